@@ -1,0 +1,37 @@
+# The commands of CONTRIBUTING.md. Everything is idempotent; `make demo` and `make test` work on a fresh Debian 12.
+BUILD ?= build/release
+
+.PHONY: all setup build test demo bench results format asan kernels check-layers clean
+all: build
+
+setup:
+	@scripts/setup
+
+build: setup
+	@mkdir -p build && cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release
+
+kernels: setup
+	@cmake --preset kernels >/dev/null && cmake --build --preset kernels && build/kernels/fovea_core_test --gtest_brief=1 && build/kernels/fovea_kernels_test --gtest_brief=1
+
+test: build
+	@scripts/check_layers
+	@scripts/test $(BUILD)
+
+demo: build
+	@scripts/demo $(BUILD)
+
+asan: setup
+	@cmake --preset asan >/dev/null && cmake --build --preset asan && scripts/test build/asan
+
+bench: build
+	@$(BUILD)/fovea bench all
+
+results: build
+	@scripts/results $(BUILD)
+
+format:
+	@git ls-files 'fovea/*.h' 'fovea/*.cpp' 'tests/*.cpp' 'tests/*.h' 'examples/*.cpp' 'benchmarks/*.cpp' | xargs clang-format -i
+
+clean:
+	@rm -rf build

@@ -1,0 +1,35 @@
+# Finds libtorch and defines the target Libtorch::torch. The wheel's own TorchConfig demands a CUDA toolkit when the
+# wheel is a CUDA build, so the libraries are linked directly; CPU and CUDA wheels both work.
+#   FOVEA_LIBTORCH (cache or environment): folder with include/ and lib/. Default: the torch package in .venv.
+set(FOVEA_LIBTORCH "$ENV{FOVEA_LIBTORCH}" CACHE PATH "libtorch folder (include/, lib/)")
+if(IS_DIRECTORY "${FOVEA_LIBTORCH}/include")
+  set(Libtorch_ROOT_DIR "${FOVEA_LIBTORCH}")
+else()
+  file(GLOB _candidates "${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch")
+  list(GET _candidates 0 Libtorch_ROOT_DIR)
+endif()
+find_library(Libtorch_CPU_LIBRARY torch_cpu PATHS "${Libtorch_ROOT_DIR}/lib" NO_DEFAULT_PATH)
+find_library(Libtorch_C10_LIBRARY c10 PATHS "${Libtorch_ROOT_DIR}/lib" NO_DEFAULT_PATH)
+find_library(Libtorch_LIBRARY torch PATHS "${Libtorch_ROOT_DIR}/lib" NO_DEFAULT_PATH)
+find_library(Libtorch_CUDA_LIBRARY torch_cuda PATHS "${Libtorch_ROOT_DIR}/lib" NO_DEFAULT_PATH)
+# The OpenMP runtime inside the wheel: linking another one would put two thread pools into one process.
+file(GLOB Libtorch_OPENMP_LIBRARY "${Libtorch_ROOT_DIR}/lib/libgomp*.so*" "${Libtorch_ROOT_DIR}/../torch.libs/libgomp*.so*")
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(Libtorch REQUIRED_VARS Libtorch_ROOT_DIR Libtorch_CPU_LIBRARY Libtorch_C10_LIBRARY
+                                  REASON_FAILURE_MESSAGE "run scripts/setup or set FOVEA_LIBTORCH")
+if(Libtorch_FOUND AND NOT TARGET Libtorch::torch)
+  add_library(Libtorch::torch INTERFACE IMPORTED)
+  target_include_directories(Libtorch::torch SYSTEM INTERFACE "${Libtorch_ROOT_DIR}/include"
+                             "${Libtorch_ROOT_DIR}/include/torch/csrc/api/include")
+  target_compile_definitions(Libtorch::torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
+  target_link_libraries(Libtorch::torch INTERFACE ${Libtorch_LIBRARY} ${Libtorch_CPU_LIBRARY} ${Libtorch_C10_LIBRARY})
+  if(Libtorch_CUDA_LIBRARY)
+    target_link_libraries(Libtorch::torch INTERFACE -Wl,--no-as-needed ${Libtorch_CUDA_LIBRARY} -Wl,--as-needed)
+  endif()
+  target_link_options(Libtorch::torch INTERFACE "-Wl,-rpath,${Libtorch_ROOT_DIR}/lib")
+  if(Libtorch_OPENMP_LIBRARY)
+    list(GET Libtorch_OPENMP_LIBRARY 0 _gomp)
+    add_library(Libtorch::openmp INTERFACE IMPORTED)
+    target_link_libraries(Libtorch::openmp INTERFACE ${_gomp})
+  endif()
+endif()
