@@ -1,0 +1,82 @@
+#include "fovea/models/registry.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <functional>
+
+#include "fovea/core/error.h"
+
+namespace fovea::models {
+namespace {
+
+struct Entry {
+  std::string name;
+  std::function<NetworkConfig()> config;
+};
+
+const std::vector<Entry>& entries() {
+  static const std::vector<Entry> list = {
+      {"swin_unetr", [] { return NetworkConfig(SwinUnetrConfig{}); }},
+      {"swin_unetr_12", [] { return NetworkConfig(swin_unetr_12()); }},
+      {"swin_unetr_24", [] { return NetworkConfig(swin_unetr_24()); }},
+      {"swin_unetr_48", [] { return NetworkConfig(swin_unetr_48()); }},
+      {"swin_unetr_v2_48", [] { return NetworkConfig(swin_unetr_v2_48()); }},
+  };
+  return list;
+}
+
+Network build(const SwinUnetrConfig& config) { return std::make_shared<SwinUnetrImpl>(config); }
+
+std::string family(const SwinUnetrConfig&) { return "swin_unetr"; }
+
+/// Seeds torch's default generator, and puts its former state back at the end.
+class SeededGenerator {
+ public:
+  explicit SeededGenerator(uint64_t seed) : generator_(at::detail::getDefaultCPUGenerator()), state_(generator_.get_state()) {
+    generator_.set_current_seed(seed);
+  }
+  ~SeededGenerator() { generator_.set_state(state_); }
+
+ private:
+  at::Generator generator_;
+  torch::Tensor state_;
+};
+
+}  // namespace
+
+std::vector<std::string> names() {
+  std::vector<std::string> list;
+  for (const auto& entry : entries()) list.push_back(entry.name);
+  return list;
+}
+
+NetworkConfig default_config(const std::string& name) {
+  for (const auto& entry : entries()) {
+    if (entry.name == name) return entry.config();
+  }
+  const auto nearest = nearest_name(name, names());
+  std::string known;
+  for (const auto& each : names()) known += (known.empty() ? "" : ", ") + each;
+  throw ArgumentError("no network is called '" + name + "'" + (nearest.empty() ? "" : ", did you mean '" + nearest + "'?") + "; there are " + known);
+}
+
+std::string family_of(const NetworkConfig& config) {
+  return std::visit([](const auto& c) { return family(c); }, config);
+}
+
+void set_channels(NetworkConfig& config, int64_t in_channels, int64_t out_channels) {
+  std::visit(
+      [&](auto& c) {
+        c.in_channels = in_channels;
+        c.out_channels = out_channels;
+      },
+      config);
+}
+
+Network make_network(const NetworkConfig& config, uint64_t seed) {
+  std::visit([](const auto& c) { c.validate(); }, config);
+  const SeededGenerator seeded(seed);
+  return std::visit([](const auto& c) { return build(c); }, config);
+}
+
+}  // namespace fovea::models

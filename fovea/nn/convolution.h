@@ -1,0 +1,40 @@
+#pragma once
+#include <torch/torch.h>
+
+#include "fovea/nn/patch_embed.h"
+
+namespace fovea::nn {
+
+struct ConvolutionOptions {
+  ConvolutionOptions(int64_t in, int64_t out, int64_t kernel) : in_(in), out_(out), kernel_(kernel) {}
+  TORCH_ARG(int64_t, in);
+  TORCH_ARG(int64_t, out);
+  TORCH_ARG(int64_t, kernel);           ///< edge; odd: the size is kept, padded with zeros
+  TORCH_ARG(bool, bias) = false;
+};
+
+/// 3-D convolution of stride 1 under the name that MONAI gives it.
+/// Shapes   x [B,Cin,Z,Y,X] -> [B,Cout,Z,Y,X]
+/// Names    conv.weight [Cout,Cin,k,k,k], conv.bias
+class ConvolutionImpl : public torch::nn::Module {
+ public:
+  explicit ConvolutionImpl(const ConvolutionOptions& options);
+  torch::Tensor forward(const torch::Tensor& x);
+
+  torch::nn::Conv3d conv{nullptr};
+};
+TORCH_MODULE(Convolution);
+
+/// Transposed 3-D convolution with kernel = stride = `factor`: every voxel becomes a block, without overlap.
+/// Shapes   x [B,Cin,Z,Y,X] -> [B,Cout,Z*f,Y*f,X*f]
+/// Names    conv.weight [Cin,Cout,f,f,f]; no bias
+class UpConvolutionImpl : public torch::nn::Module {
+ public:
+  UpConvolutionImpl(int64_t in, int64_t out, int64_t factor);
+  torch::Tensor forward(const torch::Tensor& x);
+
+  torch::nn::ConvTranspose3d conv{nullptr};
+};
+TORCH_MODULE(UpConvolution);
+
+}  // namespace fovea::nn
