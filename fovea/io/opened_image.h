@@ -1,0 +1,36 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "fovea/io/byte_source.h"
+#include "fovea/io/image.h"
+
+namespace fovea::io {
+
+/// A file whose header is read and checked, standing at its first voxel: what each format's opener hands to image.cpp.
+struct OpenedImage {
+  ImageInfo info;
+  std::shared_ptr<const SourceHeader> header;
+  std::vector<std::unique_ptr<InputFile>> files;  // kept open for `voxels`
+  std::unique_ptr<ByteSource> voxels;
+  bool channels_fastest = false;  // NRRD: [Z, Y, X, channels] in the file
+
+  uint64_t stored_bytes() const { return uint64_t(info.channels * info.geometry.voxels()) * size_of(info.stored); }
+};
+
+/// `source` stands at byte 0 of an (inflated) NIfTI file.
+OpenedImage open_nifti(std::unique_ptr<InputFile> file, std::unique_ptr<ByteSource> source, bool compressed);
+OpenedImage open_nrrd(std::unique_ptr<InputFile> file);
+
+/// Takes the bytes of a file in order.
+using Sink = std::function<void(std::span<const std::byte>)>;
+/// Header, extensions and voxels of a NIfTI file to `sink`.
+void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volume& volume, const std::map<int, std::string>& label_names);
+/// The header of an attached NRRD file, up to and with the blank line; voxels follow raw or as one gzip stream.
+std::string nrrd_header_text(const std::filesystem::path& path, const Volume& volume, bool gzip, const std::map<int, std::string>& label_names);
+
+/// channels x Z x Y x X without overflow and below 2^62 bytes, or IoError.
+void check_voxel_count(const std::filesystem::path& path, int64_t channels, const Geometry& geometry, DType dtype);
+
+}  // namespace fovea::io

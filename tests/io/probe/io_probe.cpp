@@ -1,0 +1,87 @@
+// What the Python tests ask of fovea/io:
+//   fovea_io_probe info IMAGE                        header facts, as JSON
+//   fovea_io_probe read IMAGE                        the same and the SHA-256 of the voxels [channels, z, y, x]
+//   fovea_io_probe copy IMAGE OUT [LABEL=NAME ...]   read and write; OUT with ":made" in front forgets the source header
+//   fovea_io_probe tensors WEIGHTS                   name -> dtype, shape, SHA-256, of .safetensors or .pt
+//   fovea_io_probe convert WEIGHTS OUT.safetensors
+// Errors are one line on stderr and Fovea's exit code.
+#include <cstdio>
+#include <iostream>
+#include <string>
+
+#include "fovea/core/error.h"
+#include "fovea/io/image.h"
+#include "fovea/io/json_file.h"
+#include "fovea/io/safetensors.h"
+#include "fovea/io/sha256.h"
+
+namespace {
+
+using namespace fovea;
+using io::Json;
+
+Json facts(const io::ImageInfo& info) {
+  Json json;
+  json["format"] = info.format;
+  json["shape"] = info.geometry.shape;
+  json["channels"] = info.channels;
+  json["stored"] = name_of(info.stored);
+  json["dtype"] = name_of(info.dtype);
+  json["slope"] = info.slope, json["inter"] = info.inter;
+  json["big_endian"] = info.big_endian, json["compressed"] = info.compressed;
+  json["affine_source"] = info.affine_source;
+  json["affine"] = info.geometry.affine;
+  json["axes"] = info.geometry.axis_codes();
+  for (const auto& [label, name] : info.label_names) json["labels"][std::to_string(label)] = name;
+  for (const auto& [code, bytes] : info.extensions) json["extensions"][std::to_string(code)] = bytes;
+  json["notes"] = info.notes;
+  return json;
+}
+
+io::TensorMap read_weights(const std::string& path) { return io::read_safetensors(path); }
+
+int run(const std::vector<std::string>& words) {
+  const std::string verb = words.size() > 1 ? words[0] : "";
+  if (verb == "info") {
+    std::cout << facts(io::inspect(words[1])).dump() << "\n";
+  } else if (verb == "read") {
+    Json json = facts(io::inspect(words[1]));
+    const Volume v = io::read_image(words[1]);
+    json["dtype"] = name_of(v.dtype);
+    json["sha256"] = io::sha256_hex(v.data);
+    std::cout << json.dump() << "\n";
+  } else if (verb == "copy" && words.size() > 2) {
+    Volume v = io::read_image(words[1]);
+    std::string out = words[2];
+    if (out.starts_with(":made")) out = out.substr(5), v.header = nullptr;
+    io::WriteOptions options;
+    for (size_t i = 3; i < words.size(); ++i) options.label_names[std::stoi(words[i])] = words[i].substr(words[i].find('=') + 1);
+    io::write_image(out, v, options);
+  } else if (verb == "tensors") {
+    Json json = Json::object();
+    for (const auto& [name, t] : read_weights(words[1])) json[name] = {{"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"sha256", io::sha256_hex(t.data)}};
+    std::cout << json.dump() << "\n";
+  } else if (verb == "convert" && words.size() > 2) {
+    io::write_safetensors(words[2], read_weights(words[1]));
+  } else {
+    throw ArgumentError("usage: fovea_io_probe info|read|copy|tensors|convert FILE [OUT]");
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    return run({arguments + 1, arguments + count});
+  } catch (const Error& e) {
+    std::fprintf(stderr, "error: %s\n", e.what());
+    return int(e.code());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: out of memory\n");
+    return int(ExitCode::kOutOfResource);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bug: %s\n", e.what());
+    return int(ExitCode::kBug);
+  }
+}
