@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "fovea/core/isa.h"
 #include "fovea/core/parallel.h"
 #include "fovea/core/view.h"
 
@@ -50,9 +51,11 @@ template <class T> void attention_rows(const AttentionRowsParams<T>& p, const Pa
 }  // namespace reference
 
 namespace cpu {
-/// SIMD (AVX2, AVX-512, NEON), float accumulation, same bits for any thread count. Memory O(B*H*N) beside the tensors.
-void attention_forward(const AttentionParams<float>& p, const ParallelFor& parallel);
-void attention_backward(const AttentionBackwardParams<float>& p, const ParallelFor& parallel);
+/// SIMD (AVX2, AVX-512, NEON), float accumulation, same bits for any thread count. Memory O(B*H*N) beside the tensors. Backward reads out
+/// and lse as the forward pass left them. `isa` picks one instruction set, which the machine must have; kBaseline runs the
+/// definition.
+void attention_forward(const AttentionParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
+void attention_backward(const AttentionBackwardParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
 void attention_rows(const AttentionRowsParams<float>& p, const ParallelFor& parallel);
 }  // namespace cpu
 

@@ -8,19 +8,23 @@ void window_tokens(const Triple& grid, const Triple& window, const Triple& shift
   // without shift is all region 2, so that ids equal those of MONAI's compute_mask number for number.
   const auto place = [&](int axis, int64_t local, int64_t& coordinate, int32_t& part) {
     const int64_t padded = counts[axis] * window[axis], rolled = index[axis] * window[axis] + local;
-    coordinate = (rolled + shift[axis]) % padded;
+    coordinate = rolled + shift[axis] - (rolled + shift[axis] >= padded ? padded : 0);
     if (coordinate >= grid[axis]) coordinate = -1;
     part = shift[axis] == 0 || rolled >= padded - shift[axis] ? 2 : rolled >= padded - window[axis] ? 1 : 0;
   };
   int64_t z, y, x;
   int32_t rz, ry, rx;
-  for (int64_t lz = 0, n = 0; lz < window[0]; ++lz)
-    for (int64_t ly = 0; ly < window[1]; ++ly)
+  for (int64_t lz = 0, n = 0; lz < window[0]; ++lz) {
+    place(0, lz, z, rz);
+    for (int64_t ly = 0; ly < window[1]; ++ly) {
+      place(1, ly, y, ry);
       for (int64_t lx = 0; lx < window[2]; ++lx, ++n) {
-        place(0, lz, z, rz), place(1, ly, y, ry), place(2, lx, x, rx);
+        place(2, lx, x, rx);
         token[n] = z < 0 || y < 0 || x < 0 ? -1 : static_cast<int32_t>((z * grid[1] + y) * grid[2] + x);
         region[n] = (rz * 3 + ry) * 3 + rx;
       }
+    }
+  }
 }
 
 void relative_position_index(const Triple& window, int32_t* out) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "fovea/core/isa.h"
 #include "fovea/core/parallel.h"
 #include "fovea/core/view.h"
 
@@ -81,9 +82,11 @@ template <class T> void window_attention_rows(const WindowAttentionRowsParams<T>
 }  // namespace reference
 
 namespace cpu {
-/// SIMD (AVX2, AVX-512, NEON), float accumulation, same bits for any thread count.
-void window_attention_forward(const WindowAttentionParams<float>& p, const ParallelFor& parallel);
-void window_attention_backward(const WindowAttentionBackwardParams<float>& p, const ParallelFor& parallel);
+/// SIMD (AVX2, AVX-512, NEON), float accumulation, same bits for any thread count. Backward reads out
+/// and lse as the forward pass left them. `isa` picks one instruction set, which the machine must have; kBaseline runs the
+/// definition.
+void window_attention_forward(const WindowAttentionParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
+void window_attention_backward(const WindowAttentionBackwardParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
 void window_attention_rows(const WindowAttentionRowsParams<float>& p, const ParallelFor& parallel);
 }  // namespace cpu
 

@@ -1,0 +1,223 @@
+// Backward tiles: all gradients of one head, one block of up to 3 vectors of keys after the other.
+//   Lanes are keys, the other way round from the forward, because then four of the five products are the forward's
+//   broadcast tile and nothing but K and V is transposed. Per block of keys, for 32 query rows at a time:
+//     ScoreTile   S = Q K^T from bias - lse, P = 2^S;   dP = dO V^T from -delta, dS = P * dP     8 rows x 3 vectors
+//     ColumnTile  dV^T += dO^T P,   dK^T += Q^T dS                                              8 channels x 3 vectors
+//     QueryTile   dQ += dS K                                                                    16 rows x 1 vector of channels
+//   P and dS of 32 rows (6 KiB each) live in L1. delta_i = <dO_i, O_i>. Rows are padded to a multiple of 8 by rows of
+//   weight 0 (lse = 1e30), lanes behind the last key by bias -1e30. Every sum runs in an order fixed by the shapes.
+//   Source: Dao et al. 2022 (FlashAttention), algorithm 4.
+#if defined(FOVEA_KERNELS_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FOVEA_KERNELS_BACKWARD_INL_H_
+#undef FOVEA_KERNELS_BACKWARD_INL_H_
+#else
+#define FOVEA_KERNELS_BACKWARD_INL_H_
+#endif
+
+#include "fovea/kernels/cpu/vector-inl.h"
+
+#if FOVEA_HAS_KERNELS
+HWY_BEFORE_NAMESPACE();
+namespace fovea::kernels::cpu {
+namespace HWY_NAMESPACE {
+
+constexpr int kRowChunk = 32;
+constexpr float kNoWeight = 1e30f;  // as lse of a row, or minus it as bias of a key: weight exactly 0
+
+// All query rows of a head, packed: `rows` rounded up to 8, `step` C rounded up to a vector, zero-filled.
+struct QueryRows {
+  const float *q, *grad_out;        // [rows][step], [rows][v_step]
+  const float *lse, *minus_delta;   // [rows]; lse in log2 units
+  float* grad_q;                    // [rows][step], summed over the key blocks, without the softmax scale
+  int64_t rows, step, v_step;
+};
+
+// One block of keys: V * L lanes, n of them real.
+struct KeyLanes {
+  const float* k;                       // dense rows [n][step]
+  const float *kt, *vt;                 // [C][V * L] times scale * log2(e), [Cv][V * L]
+  float *grad_kt, *grad_vt;             // [C rounded up to 4][V * L], summed over the query rows
+  float *p, *ds;                        // [kRowChunk][V * L]
+  int n, C, Cv;
+};
+
+// Bias of a tile of rows (log2 units) and where its gradient goes. Row r at + r * step; step 0 repeats one row.
+struct BiasRows {
+  const float* bias;
+  int64_t step;
+  float* grad;  // null: not wanted here
+  int64_t grad_step;
+  int64_t first_open = std::numeric_limits<int64_t>::max() / 2;  // row r sees the first first_open + r keys (causal)
+};
+
+HWY_INLINE auto LanesBelow(int64_t end) { return hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(end, 0, L))); }
+
+// a[j] += sum_c x[j][c] * t[c]; prefetches the next J rows of x and J rows at `fetch`.
+template <int J, int V>
+HWY_INLINE void RowTile(const float* HWY_RESTRICT x, int64_t step, int C, const float* HWY_RESTRICT t, const float* fetch,
+                        int64_t fetch_step, Vector (&a)[J][V]) {
+  const Floats d;
+  const float* next = x + J * step;
+  const int fetched = std::min(J, C);
+  int c = 0;
+  FOVEA_UNROLL(1) for (; c < fetched; ++c) {
+    hwy::Prefetch(next);
+    FOVEA_UNROLL(4) for (int v = 0; v < V * L; v += 16) hwy::Prefetch(fetch + v);
+    next += step, fetch += fetch_step;
+    Vector q[V];
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, t + v * L);
+    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
+      const Vector b = hn::Set(d, x[j * step]);
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
+    }
+    ++x, t += V * L;
+  }
+  FOVEA_UNROLL(2) for (; c < C; ++c) {
+    Vector q[V];
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, t + v * L);
+    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
+      const Vector b = hn::Set(d, x[j * step]);
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
+    }
+    ++x, t += V * L;
+  }
+}
+
+// P and dS of J query rows from row i on (rows of the chunk from r on); dS is also added to the bias gradient.
+template <int J, int V, bool kCausal>
+HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int r) {
+  const Floats d;
+  float *HWY_RESTRICT p = K.p + r * V * L, *HWY_RESTRICT ds = K.ds + r * V * L;
+  const float* bias = B.bias + r * B.step;
+  float* grad = B.grad ? B.grad + r * B.grad_step : nullptr;
+  {
+    // s_ij = scale <q_i, k_j> + bias_ij;   P_ij = exp(s_ij - lse_i)
+    Vector a[J][V];
+    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
+      const Vector lse = hn::Set(d, R.lse[i + j]);
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::Sub(hn::LoadU(d, bias + j * B.step + v * L), lse);
+    }
+    RowTile<J, V>(R.q + i * R.step, R.step, K.C, K.kt, grad ? grad : bias, grad ? B.grad_step : B.step, a);
+    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+        Vector e = Exp2(a[j][v]);
+        if (kCausal) e = hn::IfThenElseZero(LanesBelow(B.first_open + r + j - v * L), e);
+        hn::Store(e, d, p + (j * V + v) * L);
+      }
+  }
+  // out_i = sum_j P_ij v_j   =>   dP_ij = <dO_i, v_j>,   dS_ij = P_ij (dP_ij - delta_i)
+  Vector a[J][V];
+  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
+    const Vector minus_delta = hn::Set(d, R.minus_delta[i + j]);
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = minus_delta;
+  }
+  RowTile<J, V>(R.grad_out + i * R.v_step, R.v_step, K.Cv, K.vt, bias + J * B.step, B.step, a);
+  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+      Vector s = hn::Mul(a[j][v], hn::Load(d, p + (j * V + v) * L));
+      if (kCausal) s = hn::IfThenElseZero(LanesBelow(B.first_open + r + j - v * L), s);
+      hn::Store(s, d, ds + (j * V + v) * L);
+      if (grad) {
+        float* g = grad + j * B.grad_step + v * L;
+        hn::StoreU(hn::Add(hn::LoadU(d, g), s), d, g);
+      }
+    }
+}
+
+// out[CB channels][lanes] += x^T w over n rows; first_open as in BiasRows.
+template <int CB, int V, bool kCausal>
+HWY_INLINE void ColumnTile(const float* HWY_RESTRICT x, int64_t step, const float* HWY_RESTRICT w, int n, int64_t first_open,
+                           float* HWY_RESTRICT out) {
+  const Floats d;
+  Vector a[CB][V];
+  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[c][v] = hn::Load(d, out + (c * V + v) * L);
+  FOVEA_UNROLL(2) for (int i = 0; i < n; ++i) {
+    Vector p[V];
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) p[v] = hn::Load(d, w + v * L);
+    FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c) {
+      const Vector b = hn::Set(d, x[c]);
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+        const Vector sum = hn::MulAdd(b, p[v], a[c][v]);
+        a[c][v] = kCausal ? hn::IfThenElse(LanesBelow(first_open + i - v * L), sum, a[c][v]) : sum;
+      }
+    }
+    x += step, w += V * L;
+  }
+  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) hn::Store(a[c][v], d, out + (c * V + v) * L);
+}
+
+template <int V, bool kCausal>
+HWY_INLINE void Columns(const float* x, int64_t step, int channels, const float* w, int n, int64_t first_open, float* out) {
+  constexpr int CB = kRegisters == 32 ? 8 : 4;
+  int c = 0;
+  for (; c + CB <= channels; c += CB) ColumnTile<CB, V, kCausal>(x + c, step, w, n, first_open, out + c * V * L);
+  for (; c < channels; c += 4) ColumnTile<4, V, kCausal>(x + c, step, w, n, first_open, out + c * V * L);
+}
+
+// dq[R rows][CV vectors of channels] += dS[R][n keys] K[n]
+template <int R, int CV>
+HWY_INLINE void QueryTile(const float* HWY_RESTRICT ds, int lanes, const float* HWY_RESTRICT k, int64_t step, int n, float* HWY_RESTRICT dq) {
+  const Floats d;
+  Vector a[R][CV];
+  FOVEA_UNROLL(16) for (int r = 0; r < R; ++r)
+    FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) a[r][c] = hn::LoadU(d, dq + r * step + c * L);
+  FOVEA_UNROLL(2) for (int j = 0; j < n; ++j) {
+    Vector key[CV];
+    FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) key[c] = hn::LoadU(d, k + j * step + c * L);
+    FOVEA_UNROLL(16) for (int r = 0; r < R; ++r) {
+      const Vector b = hn::Set(d, ds[r * lanes + j]);
+      FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) a[r][c] = hn::MulAdd(b, key[c], a[r][c]);
+    }
+  }
+  FOVEA_UNROLL(16) for (int r = 0; r < R; ++r)
+    FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) hn::StoreU(a[r][c], d, dq + r * step + c * L);
+}
+
+template <int CV>
+HWY_INLINE void QueryColumns(const float* ds, int lanes, const float* k, int64_t step, int n, float* dq, int rows) {
+  constexpr int R = kRegisters == 32 ? 16 / CV : 8 / CV;
+  int r = 0;
+  for (; r + R <= rows; r += R) QueryTile<R, CV>(ds + r * lanes, lanes, k, step, n, dq + r * step);
+  if (R > 8 && r < rows) QueryTile<8, CV>(ds + r * lanes, lanes, k, step, n, dq + r * step);
+}
+
+// Takes query rows [i, i + rows) into the gradients of the block and adds the block's share to their dq.
+template <int V, bool kCausal>
+void AddRows(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int rows) {
+  constexpr int J = kRegisters == 32 ? 8 : 4;
+  for (int r = 0; r < rows; r += J) ScoreTile<J, V, kCausal>(R, K, B, i + r, r);
+  Columns<V, kCausal>(R.grad_out + i * R.v_step, R.v_step, K.Cv, K.p, rows, B.first_open, K.grad_vt);
+  Columns<V, kCausal>(R.q + i * R.step, R.step, K.C, K.ds, rows, B.first_open, K.grad_kt);
+  float* dq = R.grad_q + i * R.step;
+  if (kCausal) {  // the diagonal: row by row, only the keys that the row sees
+    for (int r = 0; r < rows; ++r) {
+      const int n = static_cast<int>(std::clamp<int64_t>(B.first_open + r, 0, K.n));
+      for (int64_t c = 0; c < R.step; c += L) QueryTile<1, 1>(K.ds + r * V * L, V * L, K.k + c, R.step, n, dq + r * R.step + c);
+    }
+    return;
+  }
+  int64_t c = 0;
+  if (kRegisters == 32)
+    for (; c + 4 * L <= R.step; c += 4 * L) QueryColumns<4>(K.ds, V * L, K.k + c, R.step, K.n, dq + c, rows);
+  for (; c + 2 * L <= R.step; c += 2 * L) QueryColumns<2>(K.ds, V * L, K.k + c, R.step, K.n, dq + c, rows);
+  for (; c < R.step; c += L) QueryColumns<1>(K.ds, V * L, K.k + c, R.step, K.n, dq + c, rows);
+}
+
+// -<a, b>: minus delta of a row.
+HWY_INLINE float MinusDot(const float* a, const float* b, int channels) {
+  const Floats d;
+  Vector sum = hn::Zero(d);
+  int c = 0;
+  for (; c + L <= channels; c += L) sum = hn::NegMulAdd(hn::LoadU(d, a + c), hn::LoadU(d, b + c), sum);
+  float rest = 0;
+  for (; c < channels; ++c) rest -= a[c] * b[c];
+  return hn::GetLane(hn::SumOfLanes(d, sum)) + rest;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fovea::kernels::cpu
+HWY_AFTER_NAMESPACE();
+#endif  // FOVEA_HAS_KERNELS
+#endif  // toggle

@@ -1,0 +1,227 @@
+// Forward tiles: a block of up to 3 vectors of queries against any number of keys.
+//   Lanes are queries (S^T = K Q^T): K and V are only broadcast as scalars, so neither is transposed; softmax sums and
+//   the running maximum stay in their lanes; both products use the same register tile of 8 x 3 accumulators (4 x 3 with
+//   16 registers), which alone reaches the FMA peak.
+//     queries  V x L lanes    Q^T packed once [channel][lane], scale * log2(e) folded in
+//     keys     chunks of 64   QkTile: J keys at a time, accumulators start from the bias row, exp2, P^T to L1 (12 KiB)
+//                             PvTile: O^T[8 channels][lanes] += V^T P^T over the chunk
+//   Scores are in log2 units. Two versions: plain, if a bound on the scores says that nothing can overflow or vanish, and
+//   online, with a running maximum a lane that moves only when it would grow by more than 2^16. Each lane's arithmetic is
+//   its own: what other queries of the block hold never changes a bit of it.
+#if defined(FOVEA_KERNELS_FORWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FOVEA_KERNELS_FORWARD_INL_H_
+#undef FOVEA_KERNELS_FORWARD_INL_H_
+#else
+#define FOVEA_KERNELS_FORWARD_INL_H_
+#endif
+
+#include "fovea/kernels/cpu/vector-inl.h"
+
+#if FOVEA_HAS_KERNELS
+HWY_BEFORE_NAMESPACE();
+namespace fovea::kernels::cpu {
+namespace HWY_NAMESPACE {
+
+constexpr int kChunk = 64;          // keys between two PV passes
+constexpr float kSafeScore = 100;   // |score| below this, in log2 units, needs no maximum: 2^100 * 2^24 keys < FLT_MAX
+constexpr float kLazyGrowth = 16;   // the running maximum may be exceeded by 2^16 before sums are rescaled
+
+// n keys as the tiles want them. Row j of bias_t holds the bias (log2 units) of all lanes; step 0 repeats one row.
+struct KeyChunk {
+  const float *k, *v, *bias_t;
+  int64_t k_step, v_step, bias_step;
+  int n;
+  int64_t first_lane = std::numeric_limits<int64_t>::min() / 2;  // key j takes part in lanes >= first_lane + j (causal)
+};
+
+// What a query block carries from chunk to chunk.
+template <int V>
+struct BlockState {
+  Vector total[V], chunk[V], maximum[V];  // softmax sums of finished chunks and of this one
+  const float* qt;                        // [C][V * L]
+  float *out_t, *p;                       // [Cv rounded up to 4][V * L], [kChunk][V * L]
+  int C, Cv;
+};
+
+HWY_INLINE auto LanesFrom(int64_t first) { return hn::Not(hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(first, 0, L)))); }
+
+// Scales what lanes with a grown maximum have summed so far.
+template <int V>
+void Rescale(BlockState<V>& s, const Vector* tile_maximum, float* p_end) {
+  const Floats d;
+  for (int v = 0; v < V; ++v) {
+    const auto grown = hn::Gt(tile_maximum[v], hn::Add(s.maximum[v], hn::Set(d, kLazyGrowth)));
+    const Vector maximum = hn::IfThenElse(grown, tile_maximum[v], s.maximum[v]);
+    const Vector factor = hn::IfThenElse(grown, Exp2(hn::Sub(s.maximum[v], maximum)), hn::Set(d, 1.f));
+    s.maximum[v] = maximum;
+    s.total[v] = hn::Mul(s.total[v], factor), s.chunk[v] = hn::Mul(s.chunk[v], factor);
+    for (int c = 0; c < round_up(s.Cv, 4); ++c) hn::Store(hn::Mul(factor, hn::Load(d, s.out_t + (c * V + v) * L)), d, s.out_t + (c * V + v) * L);
+    for (float* p = s.p + v * L; p < p_end; p += V * L) hn::Store(hn::Mul(factor, hn::Load(d, p)), d, p);
+  }
+}
+
+// S^T of J keys: scores, exp2, sums, P^T. Prefetches K and bias rows of the next tile between the multiplications.
+template <int J, int V, bool kOnline, bool kCausal>
+HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0) {
+  const Floats d;
+  const float* HWY_RESTRICT k = keys.k + j0 * keys.k_step;
+  const float* HWY_RESTRICT qt = s.qt;
+  const float* bias = keys.bias_t + j0 * keys.bias_step;
+  const int64_t step = keys.k_step;
+  float* p = s.p + j0 * V * L;
+  Vector a[J][V];
+  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::LoadU(d, bias + j * keys.bias_step + v * L);
+  const float* next_bias = bias + J * keys.bias_step;
+  const float* next_k = k + J * step;
+  const int fetched = J > 1 ? std::min(J, s.C) : 0;
+  int c = 0;
+  FOVEA_UNROLL(1) for (; c < fetched; ++c) {
+    FOVEA_UNROLL(4) for (int v = 0; v < V * L; v += 16) hwy::Prefetch(next_bias + v);
+    hwy::Prefetch(next_k);
+    next_bias += keys.bias_step, next_k += step;
+    Vector q[V];
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, qt + v * L);
+    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
+      const Vector b = hn::Set(d, k[j * step]);
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
+    }
+    ++k, qt += V * L;
+  }
+  FOVEA_UNROLL(2) for (; c < s.C; ++c) {
+    Vector q[V];
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, qt + v * L);
+    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
+      const Vector b = hn::Set(d, k[j * step]);
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
+    }
+    ++k, qt += V * L;
+  }
+  if (kCausal)
+    for (int j = 0; j < J; ++j)
+      for (int v = 0; v < V; ++v)
+        a[j][v] = hn::IfThenElse(LanesFrom(keys.first_lane + j0 + j - v * L), a[j][v], hn::Set(d, -kInfinity));
+  if (kOnline) {
+    Vector tile_maximum[V];
+    bool grown = false;
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+      tile_maximum[v] = a[0][v];
+      FOVEA_UNROLL(16) for (int j = 1; j < J; ++j) tile_maximum[v] = hn::Max(tile_maximum[v], a[j][v]);
+      grown |= !hn::AllFalse(d, hn::Gt(tile_maximum[v], hn::Add(s.maximum[v], hn::Set(d, kLazyGrowth))));
+    }
+    if (HWY_UNLIKELY(grown)) Rescale<V>(s, tile_maximum, p);
+  }
+  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+      const Vector e = Exp2(kOnline ? hn::Sub(a[j][v], s.maximum[v]) : a[j][v]);
+      s.chunk[v] = hn::Add(s.chunk[v], e);
+      hn::Store(e, d, p + (j * V + v) * L);
+    }
+}
+
+// O^T[channels c0 .. c0 + CB][lanes] += V^T P^T over the keys of the chunk.
+template <int CB, int V, bool kCausal>
+HWY_INLINE void PvTile(const BlockState<V>& s, const KeyChunk& keys, int c0) {
+  const Floats d;
+  float* HWY_RESTRICT out = s.out_t + c0 * V * L;
+  const float* HWY_RESTRICT value = keys.v + c0;
+  const float* HWY_RESTRICT weight = s.p;
+  const int64_t step = keys.v_step;
+  Vector a[CB][V];
+  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[c][v] = hn::Load(d, out + (c * V + v) * L);
+  FOVEA_UNROLL(2) for (int j = 0; j < keys.n; ++j) {
+    hwy::Prefetch(value + 16 * step);
+    Vector p[V];
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) p[v] = hn::Load(d, weight + v * L);
+    FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c) {
+      const Vector b = hn::Set(d, value[c]);
+      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+        const Vector sum = hn::MulAdd(b, p[v], a[c][v]);
+        a[c][v] = kCausal ? hn::IfThenElse(LanesFrom(keys.first_lane + j - v * L), sum, a[c][v]) : sum;
+      }
+    }
+    value += step, weight += V * L;
+  }
+  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
+    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) hn::Store(a[c][v], d, out + (c * V + v) * L);
+}
+
+// q: [C][V * L] packed. out_t, p: memory of the block.
+template <int V>
+HWY_INLINE void BeginBlock(BlockState<V>& s, const float* qt, int C, int Cv, float* out_t, float* p) {
+  const Floats d;
+  s.qt = qt, s.out_t = out_t, s.p = p, s.C = C, s.Cv = Cv;
+  for (int v = 0; v < V; ++v) {
+    s.total[v] = s.chunk[v] = hn::Zero(d);
+    s.maximum[v] = hn::Set(d, std::numeric_limits<float>::lowest());
+  }
+  for (int i = 0; i < round_up(Cv, 4) * V; ++i) hn::Store(hn::Zero(d), d, out_t + i * L);
+}
+
+// Takes up to kChunk keys into the block.
+template <int V, bool kOnline, bool kCausal>
+void AddKeys(BlockState<V>& s, const KeyChunk& keys) {
+  constexpr int J = kCausal ? 1 : kRegisters == 32 ? (V == 3 ? 8 : V == 2 ? 12 : 16) : (V == 3 ? 4 : V == 2 ? 6 : 8);
+  int j = 0;
+  for (; j + J <= keys.n; j += J) QkTile<J, V, kOnline, kCausal>(s, keys, j);
+  if (J > 4)
+    for (; j + 4 <= keys.n; j += 4) QkTile<4, V, kOnline, kCausal>(s, keys, j);
+  for (; j < keys.n; ++j) QkTile<1, V, kOnline, kCausal>(s, keys, j);
+  for (int v = 0; v < V; ++v) s.total[v] = hn::Add(s.total[v], s.chunk[v]), s.chunk[v] = hn::Zero(Floats());
+  constexpr int CB = kRegisters == 32 ? 8 : 4;
+  int c = 0;
+  for (; c + CB <= s.Cv; c += CB) PvTile<CB, V, kCausal>(s, keys, c);
+  for (; c < s.Cv; c += 4) PvTile<4, V, kCausal>(s, keys, c);
+}
+
+// out rows [i0, i0 + n) and their lse (natural units, one a lane, to lse[V * L]).
+template <int V>
+void EndBlock(const BlockState<V>& s, bool online, const Rows<float>& out, int64_t i0, int n, float* lse) {
+  const Floats d;
+  HWY_ALIGN float inverse[V * L];
+  for (int v = 0; v < V; ++v) {
+    const auto none = hn::Eq(s.total[v], hn::Zero(d));  // no key took part
+    const Vector total = hn::IfThenElse(none, hn::Set(d, 1.f), s.total[v]);
+    hn::Store(hn::IfThenElse(none, hn::Zero(d), hn::Div(hn::Set(d, 1.f), total)), d, inverse + v * L);
+    Vector log = hn::IfThenElse(hn::Eq(total, total), Log2(total), total);
+    if (online) log = hn::Add(log, s.maximum[v]);
+    hn::StoreU(hn::IfThenElse(none, hn::Set(d, -kInfinity), hn::Mul(log, hn::Set(d, kLn2))), d, lse + v * L);
+  }
+  UnpackTransposed(s.out_t, V * L, inverse, out, i0, n, s.Cv);
+}
+
+// An upper bound of |score| over all lanes: sum_c |qt_c| * largest |k_c| of any key.
+HWY_INLINE float ScoreBound(const float* qt, int C, int lanes, const float* key_maximum) {
+  const Floats d;
+  Vector bound = hn::Zero(d);
+  for (int u = 0; u < lanes; u += L) {
+    Vector sum = hn::Zero(d);
+    for (int c = 0; c < C; ++c) sum = hn::MulAdd(hn::Abs(hn::Load(d, qt + c * lanes + u)), hn::Set(d, key_maximum[c]), sum);
+    bound = hn::Max(bound, sum);
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, bound));
+}
+
+// maximum[c] = largest |row[c]| of n dense rows, c < step (a multiple of 4).
+HWY_INLINE void ColumnMaximum(const float* rows, int64_t n, int64_t step, float* maximum) {
+  const Floats d;
+  const Four four;
+  int64_t c = 0;
+  for (; c + L <= step; c += L) {
+    Vector m = hn::Zero(d);
+    for (int64_t i = 0; i < n; ++i) m = hn::Max(m, hn::Abs(hn::LoadU(d, rows + i * step + c)));
+    hn::StoreU(m, d, maximum + c);
+  }
+  for (; c < step; c += 4) {
+    auto m = hn::Zero(four);
+    for (int64_t i = 0; i < n; ++i) m = hn::Max(m, hn::Abs(hn::LoadU(four, rows + i * step + c)));
+    hn::StoreU(m, four, maximum + c);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fovea::kernels::cpu
+HWY_AFTER_NAMESPACE();
+#endif  // FOVEA_HAS_KERNELS
+#endif  // toggle

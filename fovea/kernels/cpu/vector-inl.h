@@ -1,0 +1,238 @@
+// Vector pieces shared by the kernels: exp2, log2, transposes, row copies. Included once per Highway target.
+//   Rows of channels lie somewhere in memory (Rows); tiles work on packed copies: "dense" rows [n][step], zero-filled
+//   behind the last channel, or "transposed" blocks [channel][lane] where each vector lane is one query or one key.
+//   Packing reads exactly the channels of each row, never a byte beside them: an input may end at a protected page.
+#if defined(FOVEA_KERNELS_VECTOR_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FOVEA_KERNELS_VECTOR_INL_H_
+#undef FOVEA_KERNELS_VECTOR_INL_H_
+#else
+#define FOVEA_KERNELS_VECTOR_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+
+#ifdef __clang__
+#define FOVEA_UNROLL(n) _Pragma(HWY_STR(unroll n))
+#else
+#define FOVEA_UNROLL(n) _Pragma(HWY_STR(GCC unroll n))
+#endif
+
+#if FOVEA_HAS_KERNELS
+HWY_BEFORE_NAMESPACE();
+namespace fovea::kernels::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Floats = hn::ScalableTag<float>;
+using Vector = hn::Vec<Floats>;
+constexpr int L = HWY_MAX_BYTES / 4;                    // lanes
+constexpr int kRegisters = HWY_TARGET == HWY_AVX2 ? 16 : 32;  // 8 x 3 accumulators fit 32, 4 x 3 fit 16
+constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Row i of a matrix: base + offset[i], or base + i * step without an offset list. Counts floats.
+template <class T>
+struct Rows {
+  T* base;
+  const int64_t* offset;
+  int64_t step;
+  T* operator()(int64_t i) const { return base + (offset ? offset[i] : i * step); }
+};
+
+// 2^t, relative error 1e-7. Exactly 0 for t <= -127, hence for -inf.
+HWY_INLINE Vector Exp2(Vector t) {
+  const Floats d;
+#if HWY_TARGET == HWY_AVX3
+  // 7 port slots instead of 11: vreduceps gives t - floor(t), vscalefps multiplies by 2^floor(t).
+  const Vector f{_mm512_reduce_ps(t.raw, 1)};
+  Vector p = hn::MulAdd(f, hn::Set(d, 1.8775767e-3f), hn::Set(d, 8.9893397e-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 5.5826318e-2f));
+  p = hn::MulAdd(p, f, hn::Set(d, 2.4015361e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 6.9315308e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 9.9999994e-1f));
+  return Vector{_mm512_scalef_ps(p.raw, t.raw)};
+#else
+  // Nearest integer by the magic addend, its bits added to the exponent. The constant term is exactly 1, so that
+  // t = -127 gives the bit pattern 0. A NaN must stay one, so it is put back at the end.
+  const hn::RebindToSigned<Floats> di;
+  const Vector clamped = hn::Min(hn::Max(t, hn::Set(d, -127.f)), hn::Set(d, 128.f));
+  const Vector magic = hn::Set(d, 12582912.f);
+  const Vector z = hn::Add(clamped, magic);
+  const Vector f = hn::Sub(clamped, hn::Sub(z, magic));
+  Vector p = hn::MulAdd(f, hn::Set(d, 1.326472725e-3f), hn::Set(d, 9.671512786e-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 5.550733744e-2f));
+  p = hn::MulAdd(p, f, hn::Set(d, 2.402224208e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 6.931469776e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.f));
+  const Vector power = hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, z))));
+  return hn::IfThenElse(hn::Eq(t, t), power, t);
+#endif
+}
+
+// log2 of positive normal numbers, error 1e-7 relative to max(1, |log2|).
+HWY_INLINE Vector Log2(Vector s) {
+  const Floats d;
+  const hn::RebindToSigned<Floats> di;
+  const auto bits = hn::BitCast(di, s);
+  const auto exponent = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3f3504f3)));  // mantissa into [sqrt(1/2), sqrt(2))
+  const Vector m = hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(exponent)));
+  const Vector one = hn::Set(d, 1.f);
+  const Vector z = hn::Div(hn::Sub(m, one), hn::Add(m, one)), y = hn::Mul(z, z);
+  Vector p = hn::MulAdd(y, hn::Set(d, 0.3205989f), hn::Set(d, 0.4121986f));
+  p = hn::MulAdd(p, y, hn::Set(d, 0.5770780f));
+  p = hn::MulAdd(p, y, hn::Set(d, 0.9617967f));
+  p = hn::MulAdd(p, y, hn::Set(d, 2.8853901f));
+  return hn::MulAdd(p, z, hn::ConvertTo(d, exponent));
+}
+
+#if HWY_TARGET == HWY_AVX3
+// 16 x 16 transpose in registers, 64 shuffles: half the cost of the 4 x 4 blocks below.
+HWY_INLINE void Transpose16(__m512 r[16]) {
+  __m512 t[16];
+  FOVEA_UNROLL(8) for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+  FOVEA_UNROLL(4) for (int i = 0; i < 4; ++i) {
+    const __m512d a0 = _mm512_castps_pd(t[4 * i]), a1 = _mm512_castps_pd(t[4 * i + 1]);
+    const __m512d a2 = _mm512_castps_pd(t[4 * i + 2]), a3 = _mm512_castps_pd(t[4 * i + 3]);
+    r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a0, a2)), r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a0, a2));
+    r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a1, a3)), r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(a1, a3));
+  }
+  FOVEA_UNROLL(4) for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88), t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88), t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+  }
+  FOVEA_UNROLL(4) for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88), r[8 + i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0xdd);
+    r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88), r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
+  }
+}
+#endif
+
+using Four = hn::Full128<float>;
+
+HWY_INLINE void Transpose4(hn::Vec<Four>& r0, hn::Vec<Four>& r1, hn::Vec<Four>& r2, hn::Vec<Four>& r3) {
+  const Four d;
+  const hn::Repartition<double, Four> pairs;
+  const auto x0 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1)), x1 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+  const auto x2 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3)), x3 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+  r0 = hn::BitCast(d, hn::InterleaveLower(pairs, x0, x2)), r1 = hn::BitCast(d, hn::InterleaveUpper(pairs, x0, x2));
+  r2 = hn::BitCast(d, hn::InterleaveLower(pairs, x1, x3)), r3 = hn::BitCast(d, hn::InterleaveUpper(pairs, x1, x3));
+}
+
+// dst[c * lanes + u] = source row (i0 + u)[c] * factor for c < channels, u < n; 0 for n <= u < lanes (a multiple of L).
+HWY_INLINE void PackTransposed(const Rows<const float>& source, int64_t i0, int n, int lanes, int channels, float factor, float* dst) {
+  int c0 = 0;
+#if HWY_TARGET == HWY_AVX3
+  const __m512 factors = _mm512_set1_ps(factor);
+  for (; c0 + 16 <= channels; c0 += 16)
+    for (int u = 0; u < lanes; u += 16) {
+      __m512 x[16];
+      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i)
+        x[i] = u + i < n ? _mm512_mul_ps(factors, _mm512_loadu_ps(source(i0 + u + i) + c0)) : _mm512_setzero_ps();
+      Transpose16(x);
+      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i) _mm512_storeu_ps(dst + (c0 + i) * lanes + u, x[i]);
+    }
+#endif
+  const Four d;
+  const auto four_factors = hn::Set(d, factor);
+  for (int u = 0; u < lanes; u += 4) {
+    const float* row[4];
+    for (int i = 0; i < 4; ++i) row[i] = u + i < n ? source(i0 + u + i) : nullptr;
+    int c = c0;
+    for (; c + 4 <= channels; c += 4) {
+      hn::Vec<Four> x0 = hn::Zero(d), x1 = x0, x2 = x0, x3 = x0;
+      if (row[0]) x0 = hn::Mul(four_factors, hn::LoadU(d, row[0] + c));
+      if (row[1]) x1 = hn::Mul(four_factors, hn::LoadU(d, row[1] + c));
+      if (row[2]) x2 = hn::Mul(four_factors, hn::LoadU(d, row[2] + c));
+      if (row[3]) x3 = hn::Mul(four_factors, hn::LoadU(d, row[3] + c));
+      Transpose4(x0, x1, x2, x3);
+      float* out = dst + c * lanes + u;
+      hn::StoreU(x0, d, out), hn::StoreU(x1, d, out + lanes), hn::StoreU(x2, d, out + 2 * lanes), hn::StoreU(x3, d, out + 3 * lanes);
+    }
+    for (; c < channels; ++c)
+      for (int i = 0; i < 4; ++i) dst[c * lanes + u + i] = row[i] ? row[i][c] * factor : 0.f;
+  }
+}
+
+// The inverse: target row (i0 + u)[c] = source[c * lanes + u] * factor[u], u < n. factor: one a lane, up to `lanes`.
+HWY_INLINE void UnpackTransposed(const float* source, int lanes, const float* factor, const Rows<float>& target, int64_t i0, int n,
+                                 int channels) {
+  int c0 = 0;
+#if HWY_TARGET == HWY_AVX3
+  for (; c0 + 16 <= channels; c0 += 16)
+    for (int u = 0; u < n; u += 16) {
+      const __m512 factors = _mm512_loadu_ps(factor + u);
+      __m512 x[16];
+      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i) x[i] = _mm512_mul_ps(factors, _mm512_loadu_ps(source + (c0 + i) * lanes + u));
+      Transpose16(x);
+      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i)
+        if (u + i < n) _mm512_storeu_ps(target(i0 + u + i) + c0, x[i]);
+    }
+#endif
+  const Four d;
+  for (int u = 0; u < n; u += 4) {
+    const auto factors = hn::LoadU(d, factor + u);
+    const int rows = std::min(4, n - u);
+    int c = c0;
+    for (; c + 4 <= channels; c += 4) {
+      const float* s = source + c * lanes + u;
+      hn::Vec<Four> x0 = hn::Mul(factors, hn::LoadU(d, s)), x1 = hn::Mul(factors, hn::LoadU(d, s + lanes));
+      hn::Vec<Four> x2 = hn::Mul(factors, hn::LoadU(d, s + 2 * lanes)), x3 = hn::Mul(factors, hn::LoadU(d, s + 3 * lanes));
+      Transpose4(x0, x1, x2, x3);
+      hn::StoreU(x0, d, target(i0 + u) + c);
+      if (rows > 1) hn::StoreU(x1, d, target(i0 + u + 1) + c);
+      if (rows > 2) hn::StoreU(x2, d, target(i0 + u + 2) + c);
+      if (rows > 3) hn::StoreU(x3, d, target(i0 + u + 3) + c);
+    }
+    for (; c < channels; ++c)
+      for (int i = 0; i < rows; ++i) target(i0 + u + i)[c] = source[c * lanes + u + i] * factor[u + i];
+  }
+}
+
+// to[c] = from[c] * factor, c < channels; 0 up to `step`.
+HWY_INLINE void CopyRow(const float* from, int channels, int step, float* to, float factor = 1) {
+  const Floats d;
+  const Four four;
+  int c = 0;
+  for (; c + L <= channels; c += L) hn::StoreU(hn::Mul(hn::LoadU(d, from + c), hn::Set(d, factor)), d, to + c);
+  for (; c + 4 <= channels; c += 4) hn::StoreU(hn::Mul(hn::LoadU(four, from + c), hn::Set(four, factor)), four, to + c);
+  for (; c < channels; ++c) to[c] = from[c] * factor;
+  for (; c < step; ++c) to[c] = 0;
+}
+
+HWY_INLINE void Fill(float* to, int64_t n, float value) {
+  for (int64_t i = 0; i < n; ++i) to[i] = value;
+}
+
+// Hands out pieces of one aligned allocation: an instance without memory counts, one with memory gives.
+class Arena {
+ public:
+  explicit Arena(float* memory = nullptr) : memory_(memory) {}
+  float* take(int64_t floats) {
+    float* piece = memory_ ? memory_ + used_ : nullptr;
+    used_ += round_up(floats, 16);
+    return piece;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  float* memory_;
+  int64_t used_ = 0;
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace fovea::kernels::cpu
+HWY_AFTER_NAMESPACE();
+#endif  // FOVEA_HAS_KERNELS
+#endif  // toggle
