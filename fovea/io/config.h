@@ -32,7 +32,7 @@
 ///     };
 ///
 /// Members may be bool, integers, float, double, std::string, std::filesystem::path, std::array, std::vector,
-/// std::map<std::string, T>, std::optional (null = absent), enums with config_names, and other configs. A key that the JSON
+/// std::map<std::string, T>, std::optional (null = absent), enums with config_names, other configs, and Json (taken as it is). A key that the JSON
 /// leaves out keeps its default; a key that the struct does not know is an error.
 namespace fovea::io {
 
@@ -109,6 +109,8 @@ void read_value(const Json& json, T& value, const std::string& where) {
     value.visit(reader);
     refuse_unknown(json, reader.known, where);
     if constexpr (requires { value.validate(); }) value.validate();
+  } else if constexpr (std::same_as<T, Json>) {
+    value = json;
   } else if constexpr (std::same_as<T, bool>) {
     if (!json.is_boolean()) wrong_type(where, "true or false", json);
     value = json.get<bool>();
@@ -177,7 +179,7 @@ Json write_value(const T& value) {
     if (value - value != 0) throw ArgumentError("config: a value is not finite and has no JSON form");
     if constexpr (std::same_as<T, float>) return shortest_double(value);
     return double(value);
-  } else if constexpr (std::integral<T> || std::same_as<T, std::string>) {
+  } else if constexpr (std::integral<T> || std::same_as<T, std::string> || std::same_as<T, Json>) {
     return value;
   } else if constexpr (std::same_as<T, std::filesystem::path>) {
     return value.string();
