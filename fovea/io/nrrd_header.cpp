@@ -27,15 +27,15 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 42> kFields{
     {"measurement frame", "measurement frame"}, {"axis min", "axis mins"}, {"axis max", "axis maxs"},
 }};
 
-constexpr std::array<std::pair<std::string_view, DType>, 37> kTypes{{
+constexpr std::array<std::pair<std::string_view, DType>, 40> kTypes{{
     {"signed char", DType::kI8}, {"int8", DType::kI8}, {"int8_t", DType::kI8},
     {"uchar", DType::kU8}, {"unsigned char", DType::kU8}, {"uint8", DType::kU8}, {"uint8_t", DType::kU8},
     {"short", DType::kI16}, {"short int", DType::kI16}, {"signed short", DType::kI16}, {"signed short int", DType::kI16}, {"int16", DType::kI16}, {"int16_t", DType::kI16},
     {"ushort", DType::kU16}, {"unsigned short", DType::kU16}, {"unsigned short int", DType::kU16}, {"uint16", DType::kU16}, {"uint16_t", DType::kU16},
     {"int", DType::kI32}, {"signed int", DType::kI32}, {"int32", DType::kI32}, {"int32_t", DType::kI32},
     {"uint", DType::kU32}, {"unsigned int", DType::kU32}, {"uint32", DType::kU32}, {"uint32_t", DType::kU32},
-    {"longlong", DType::kI64}, {"long long", DType::kI64}, {"long long int", DType::kI64}, {"int64", DType::kI64}, {"int64_t", DType::kI64},
-    {"ulonglong", DType::kU64}, {"unsigned long long", DType::kU64}, {"uint64", DType::kU64}, {"uint64_t", DType::kU64},
+    {"longlong", DType::kI64}, {"long long", DType::kI64}, {"long long int", DType::kI64}, {"signed long long", DType::kI64}, {"signed long long int", DType::kI64}, {"int64", DType::kI64}, {"int64_t", DType::kI64},
+    {"ulonglong", DType::kU64}, {"unsigned long long", DType::kU64}, {"unsigned long long int", DType::kU64}, {"uint64", DType::kU64}, {"uint64_t", DType::kU64},
     {"float", DType::kF32}, {"double", DType::kF64},
 }};
 

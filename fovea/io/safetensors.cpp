@@ -18,6 +18,8 @@ static_assert(std::endian::native == std::endian::little, "files are little-endi
 namespace {
 
 constexpr std::array<const char*, 13> kNames{"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64"};
+// Place of each dtype in the reference implementation's order of tensors; it falls along a file, and width with it.
+constexpr std::array<int, 13> kRank{0, 1, 2, 4, 3, 8, 7, 12, 11, 5, 6, 9, 10};
 
 struct Entry {
   std::string name;
@@ -126,12 +128,14 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return "[" + text + "]";
 }
 
-// Bytes of a tensor, or nothing when the product does not fit in 63 bits.
+// Bytes of a tensor; false when the product of its sizes, zeros aside, does not fit in 63 bits.
 bool byte_count(DType dtype, const std::vector<int64_t>& shape, uint64_t& bytes) {
   int64_t n = int64_t(size_of(dtype));
-  const bool empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
-  for (const int64_t s : shape)
-    if (!empty && __builtin_mul_overflow(n, s, &n)) return false;
+  bool empty = false;
+  for (const int64_t s : shape) {
+    if (s == 0) empty = true;
+    else if (__builtin_mul_overflow(n, s, &n)) return false;
+  }
   bytes = empty ? 0 : uint64_t(n);
   return true;
 }
@@ -190,10 +194,7 @@ TensorMap read_safetensors(const std::filesystem::path& path, std::map<std::stri
 void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors, const std::map<std::string, std::string>& metadata) {
   std::vector<const TensorMap::value_type*> order;
   for (const auto& item : tensors) order.push_back(&item);
-  std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) {
-    const size_t wa = size_of(a->second.dtype), wb = size_of(b->second.dtype);
-    return wa != wb ? wa > wb : a->second.dtype > b->second.dtype;
-  });
+  std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return kRank[size_t(a->second.dtype)] > kRank[size_t(b->second.dtype)]; });
 
   uint64_t at = 0;
   std::string text;

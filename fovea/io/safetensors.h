@@ -35,8 +35,8 @@ inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 /// Source   the format's documentation, github.com/huggingface/safetensors
 TensorMap read_safetensors(const std::filesystem::path& path, std::map<std::string, std::string>* metadata = nullptr);
 
-/// Writes tensors in the order of the reference implementation (widest dtype first, then by name), so that every tensor is
-/// aligned and equal maps give equal files. The file appears whole or not at all.
+/// Writes tensors in the order of the reference implementation (widest dtype first, then by name): every tensor is aligned,
+/// equal maps give equal files, and the bytes are those that the reference would write. The file appears whole or not at all.
 /// Errors   ArgumentError when a tensor's data does not have the bytes of its shape; ResourceError from the disk.
 void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors, const std::map<std::string, std::string>& metadata = {});
 

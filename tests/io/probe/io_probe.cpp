@@ -14,6 +14,7 @@
 #include "fovea/io/json_file.h"
 #include "fovea/io/safetensors.h"
 #include "fovea/io/sha256.h"
+#include "fovea/io/torch_pickle.h"
 
 namespace {
 
@@ -38,7 +39,9 @@ Json facts(const io::ImageInfo& info) {
   return json;
 }
 
-io::TensorMap read_weights(const std::string& path) { return io::read_safetensors(path); }
+io::TensorMap read_weights(const std::string& path) {
+  return path.ends_with(".safetensors") ? io::read_safetensors(path) : io::read_torch_state_dict(path);
+}
 
 int run(const std::vector<std::string>& words) {
   const std::string verb = words.size() > 1 ? words[0] : "";
