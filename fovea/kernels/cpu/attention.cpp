@@ -1,9 +1,396 @@
-#include "fovea/kernels/attention.h"
+// Dense attention on vectors: forward-inl.h and backward-inl.h hold the tiles, this file feeds them.
+//   Forward: a block of up to 3 vectors of queries a time, keys streamed past it in chunks of 64, always with the running
+//   maximum. K and V are read where they are if their rows are whole vectors of four channels, else a chunk is packed.
+//   Bias is transposed chunk by chunk; masked keys become zero rows with bias -inf. Causal: whole chunks up to the
+//   diagonal run unmasked, keys behind it never, the diagonal itself selects lane by lane, so NaN there goes nowhere.
+//   Backward: for each key head, blocks of keys in order; Q and dO of one head are packed once, dQ sums over the blocks.
+//   Where few heads leave threads idle, keys are cut into segments whose dQ are added in order. Memory O(B H N C) at most
+//   for those, O((N + M) C) a thread; no N x M tensor. All splits depend on the shapes alone.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fovea/kernels/cpu/attention.cpp"
+#include "fovea/kernels/cpu/targets.h"
 
+#include "hwy/foreach_target.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "fovea/kernels/attention.h"
+#include "fovea/kernels/cpu/backward-inl.h"
+#include "fovea/kernels/cpu/forward-inl.h"
+#include "hwy/aligned_allocator.h"
+
+#if FOVEA_HAS_KERNELS
+HWY_BEFORE_NAMESPACE();
+namespace fovea::kernels::cpu {
+namespace HWY_NAMESPACE {
+namespace dense {
+
+struct Call {
+  const AttentionParams<float>& p;
+  int64_t B = p.q.shape[0], H = p.q.shape[1], N = p.q.shape[2], C = p.q.shape[3];
+  int64_t Hk = p.k.shape[1], M = p.k.shape[2], Cv = p.v.shape[3];
+  int64_t group = Hk ? H / Hk : 1;
+  int64_t blocks = (N + 3 * L - 1) / (3 * L);  // of queries
+
+  explicit Call(const AttentionParams<float>& params) : p(params) {}
+  bool key_open(int64_t b, int64_t j) const { return !p.key_mask.data || p.key_mask(b, j); }
+  // Query i sees keys below this.
+  int64_t open_keys(int64_t i) const { return p.causal ? std::clamp<int64_t>(i + (M - N) + 1, 0, M) : M; }
+  Rows<const float> rows(const View<const float, 4>& v, int64_t b, int64_t h) const {
+    return {v.data + b * v.stride[0] + h * v.stride[1], nullptr, v.stride[2]};
+  }
+  Rows<float> rows(const View<float, 4>& v, int64_t b, int64_t h) const {
+    return {v.data + b * v.stride[0] + h * v.stride[1], nullptr, v.stride[2]};
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------------- forward
+
+struct ForwardMemory {
+  float *qt, *out_t, *p, *lse, *k, *v, *bias, *zeros;
+  ForwardMemory(const Call& call, Arena& arena) {
+    qt = arena.take(call.C * 3 * L), out_t = arena.take(round_up(call.Cv, 4) * 3 * L), p = arena.take(kChunk * 3 * L);
+    k = arena.take(kChunk * round_up(call.C, 4)), v = arena.take(kChunk * round_up(call.Cv, 4));
+    bias = arena.take((kChunk + 16) * 3 * L), zeros = arena.take(3 * L), lse = arena.take(3 * L);
+  }
+};
+
+// Keys [j0, j0 + n) for the query lanes [i0, i0 + queries) of (b, h).
+template <int V>
+KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries, int64_t j0, int n) {
+  const auto& p = call.p;
+  const Rows<const float> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
+  KeyChunk chunk{k(j0), v(j0), m.zeros, k.step, v.step, 0, n};
+  const bool masked = p.key_mask.data != nullptr;
+  if (masked || call.C % 4) {
+    chunk.k = m.k, chunk.k_step = round_up(call.C, 4);
+    for (int j = 0; j < n; ++j)
+      call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), call.C, chunk.k_step, m.k + j * chunk.k_step) : Fill(m.k + j * chunk.k_step, chunk.k_step, 0);
+  }
+  if (masked || call.Cv % 4) {
+    chunk.v = m.v, chunk.v_step = round_up(call.Cv, 4);
+    for (int j = 0; j < n; ++j)
+      call.key_open(b, j0 + j) ? CopyRow(v(j0 + j), call.Cv, chunk.v_step, m.v + j * chunk.v_step) : Fill(m.v + j * chunk.v_step, chunk.v_step, 0);
+  }
+  if (p.bias.data || masked) {
+    constexpr int lanes = V * L;
+    chunk.bias_t = m.bias, chunk.bias_step = lanes;
+    if (!p.bias.data) {
+      Fill(m.bias, n * lanes, 0);
+    } else {
+      const auto [sb, sh, si, sj] = p.bias.stride;
+      const float* from = p.bias.data + b * sb + h * sh + i0 * si + j0 * sj;
+      if (sj == 1) {
+        PackTransposed({from, nullptr, si}, 0, queries, lanes, n, kLog2e, m.bias);
+      } else {
+        for (int j = 0; j < n; ++j)
+          for (int u = 0; u < lanes; ++u) m.bias[j * lanes + u] = u < queries ? from[u * si + j * sj] * kLog2e : 0;
+      }
+    }
+    if (masked)
+      for (int j = 0; j < n; ++j)
+        if (!call.key_open(b, j0 + j)) Fill(m.bias + j * lanes, lanes, -kInfinity);
+  }
+  return chunk;
+}
+
+template <int V>
+void query_block(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries) {
+  const auto& p = call.p;
+  PackTransposed(call.rows(p.q, b, h), i0, queries, V * L, call.C, static_cast<float>(p.scale) * kLog2e, m.qt);
+  BlockState<V> s;
+  BeginBlock(s, m.qt, static_cast<int>(call.C), static_cast<int>(call.Cv), m.out_t, m.p);
+  const int64_t all_see = call.open_keys(i0), some_see = call.open_keys(i0 + queries - 1);
+  int64_t j = 0;
+  for (; j < all_see; j += kChunk)
+    AddKeys<V, true, false>(s, key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, all_see - j))));
+  for (j = all_see; j < some_see; j += kChunk) {
+    KeyChunk chunk = key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, some_see - j)));
+    chunk.first_lane = j - (call.M - call.N) - i0;
+    AddKeys<V, true, true>(s, chunk);
+  }
+  EndBlock(s, true, call.rows(p.out, b, h), i0, queries, m.lse);
+  if (p.lse.data)
+    for (int u = 0; u < queries; ++u) p.lse(b, h, i0 + u) = m.lse[u];
+}
+
+void forward_items(const Call& call, int64_t begin, int64_t end) {
+  const FlushDenormals flush;
+  Arena counter;
+  ForwardMemory(call, counter);
+  const auto memory = hwy::AllocateAligned<float>(counter.used());
+  Arena arena(memory.get());
+  const ForwardMemory m(call, arena);
+  Fill(m.zeros, 3 * L, 0);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / call.blocks / call.H, h = item / call.blocks % call.H, i0 = item % call.blocks * 3 * L;
+    const int queries = static_cast<int>(std::min<int64_t>(3 * L, call.N - i0));
+    const int vectors = (queries + L - 1) / L;
+    vectors == 1   ? query_block<1>(call, m, b, h, i0, queries)
+    : vectors == 2 ? query_block<2>(call, m, b, h, i0, queries)
+                   : query_block<3>(call, m, b, h, i0, queries);
+  }
+}
+
+void Forward(const AttentionParams<float>& p, const ParallelFor& parallel) {
+  const Call call(p);
+  parallel(call.B * call.H * call.blocks, 1, [&call](int64_t begin, int64_t end) { forward_items(call, begin, end); });
+}
+
+// ------------------------------------------------------------------------------------------------------------ backward
+
+struct BackwardCall : Call {
+  const AttentionBackwardParams<float>& g;
+  bool sums_batch = false, sums_heads = false, sums_queries = false, sums_keys = false;  // broadcast axes of grad_bias
+  int64_t segments = 1, segment_keys;  // keys are cut into segments of whole blocks
+  std::vector<float> partial_q;        // [segments - 1][B][H][N][C]
+
+  explicit BackwardCall(const AttentionBackwardParams<float>& params) : Call(params.forward), g(params) {
+    if (g.grad_bias.data) {
+      const auto& stride = g.grad_bias.stride;
+      sums_batch = B > 1 && !stride[0], sums_heads = H > 1 && !stride[1], sums_queries = N > 1 && !stride[2], sums_keys = M > 1 && !stride[3];
+    }
+    // Work items are (batch, key head, segment), except that axes which share a bias gradient stay in one item.
+    const int64_t items = std::max<int64_t>(1, (sums_batch ? 1 : B) * (sums_heads ? 1 : Hk));
+    constexpr int64_t kItemsWanted = 8, kShortestSegment = 768;
+    if (!sums_keys) segments = std::clamp<int64_t>((kItemsWanted + items - 1) / items, 1, std::max<int64_t>(1, M / kShortestSegment));
+    segment_keys = round_up((M + segments - 1) / segments, 3 * L);
+    partial_q.resize((segments - 1) * B * H * N * C);
+  }
+  float* partial(int64_t segment, int64_t b, int64_t h) { return partial_q.data() + (((segment - 1) * B + b) * H + h) * N * C; }
+};
+
+struct BackwardMemory {
+  float *q, *grad_out, *grad_q, *lse, *minus_delta, *k, *kt, *vt, *grad_kt, *grad_vt, *p, *ds, *bias, *scale, *one;
+  float *grad_k, *grad_v;  // sums over the heads of a group
+  BackwardMemory(const BackwardCall& call, Arena& arena) {
+    const int64_t rows = round_up(call.N, 8), step = round_up(call.C, L), v_step = round_up(call.Cv, 4), lanes = 3 * L;
+    q = arena.take(rows * step), grad_q = arena.take(rows * step), grad_out = arena.take(rows * v_step);
+    lse = arena.take(rows), minus_delta = arena.take(rows), k = arena.take(lanes * step);
+    kt = arena.take(step * lanes), vt = arena.take(v_step * lanes), grad_kt = arena.take(step * lanes), grad_vt = arena.take(v_step * lanes);
+    p = arena.take(kRowChunk * lanes), ds = arena.take(kRowChunk * lanes), bias = arena.take((kRowChunk + 8) * lanes);
+    scale = arena.take(lanes), one = arena.take(lanes);
+    const int64_t summed = call.group > 1 ? std::min(call.segment_keys, round_up(call.M, lanes)) : 0;
+    grad_k = arena.take(summed * call.C), grad_v = arena.take(summed * call.Cv);
+  }
+};
+
+// Bias of rows [i, i + rows) against the block's keys, log2 units; lanes without a key that takes part get -1e30.
+void fill_bias(const BackwardCall& call, float* tile, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n, int lanes) {
+  const auto& p = call.p;
+  for (int r = 0; r < rows; ++r) {
+    float* to = tile + r * lanes;
+    if (p.bias.data && i + r < call.N) {
+      const int64_t step = p.bias.stride[3];
+      const float* from = p.bias.data + b * p.bias.stride[0] + h * p.bias.stride[1] + (i + r) * p.bias.stride[2] + j0 * step;
+      if (step == 1)
+        for (int u = 0; u < n; ++u) to[u] = from[u] * kLog2e;
+      else
+        for (int u = 0; u < n; ++u) to[u] = from[u * step] * kLog2e;
+    } else {
+      Fill(to, n, 0);
+    }
+    for (int u = 0; u < n && p.key_mask.data; ++u)
+      if (!call.key_open(b, j0 + u)) to[u] = -kNoWeight;
+    for (int u = n; u < lanes; ++u) to[u] = -kNoWeight;
+  }
+}
+
+// Adds dS of a tile to grad_bias; broadcast axes are summed within the tile first.
+void add_bias_gradient(const BackwardCall& call, const float* ds, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n, int lanes) {
+  const auto& grad = call.g.grad_bias;
+  rows = static_cast<int>(std::min<int64_t>(rows, call.N - i));
+  float* base = grad.data + b * grad.stride[0] + h * grad.stride[1] + i * grad.stride[2] + j0 * grad.stride[3];
+  if (call.sums_queries) {
+    double whole = 0;
+    for (int u = 0; u < n; ++u) {
+      double sum = 0;
+      for (int r = 0; r < rows; ++r) sum += ds[r * lanes + u];
+      if (call.sums_keys) whole += sum;
+      else base[u * grad.stride[3]] += static_cast<float>(sum);
+    }
+    if (call.sums_keys) *base += static_cast<float>(whole);
+    return;
+  }
+  for (int r = 0; r < rows; ++r) {
+    float* to = base + r * grad.stride[2];
+    if (call.sums_keys) {
+      double sum = 0;
+      for (int u = 0; u < n; ++u) sum += ds[r * lanes + u];
+      *to += static_cast<float>(sum);
+    } else if (grad.stride[3] == 1) {
+      for (int u = 0; u < n; ++u) to[u] += ds[r * lanes + u];
+    } else {
+      for (int u = 0; u < n; ++u) to[u * grad.stride[3]] += ds[r * lanes + u];
+    }
+  }
+}
+
+template <int V>
+void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRows& rows, int64_t b, int64_t h, int64_t j0, int n,
+               const Rows<float>& grad_k, const Rows<float>& grad_v, int64_t first) {
+  const auto& p = call.p;
+  constexpr int lanes = V * L;
+  const int C = static_cast<int>(call.C), Cv = static_cast<int>(call.Cv);
+  const Rows<const float> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
+  // Masked keys become zero rows.
+  for (int j = 0; j < n; ++j) call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), C, rows.step, m.k + j * rows.step) : Fill(m.k + j * rows.step, rows.step, 0);
+  PackTransposed({m.k, nullptr, rows.step}, 0, n, lanes, C, static_cast<float>(p.scale) * kLog2e, m.kt);
+  PackTransposed(v, j0, n, lanes, Cv, 1.f, m.vt);
+  if (p.key_mask.data)
+    for (int j = 0; j < n; ++j)
+      if (!call.key_open(b, j0 + j))
+        for (int c = 0; c < Cv; ++c) m.vt[c * lanes + j] = 0;
+  Fill(m.grad_kt, round_up(C, 4) * lanes, 0), Fill(m.grad_vt, round_up(Cv, 4) * lanes, 0);
+  const KeyLanes keys{m.k, m.kt, m.vt, m.grad_kt, m.grad_vt, m.p, m.ds, n, C, Cv};
+  const bool per_row = p.bias.data != nullptr;
+  if (!per_row) fill_bias(call, m.bias, b, h, 0, 1, j0, n, lanes);
+  const int64_t offset = call.M - call.N;  // causal: row i sees keys <= i + offset
+  for (int64_t i = 0; i < rows.rows; i += kRowChunk) {
+    const int taken = static_cast<int>(std::min<int64_t>(kRowChunk, rows.rows - i));
+    if (p.causal && i + taken - 1 + offset < j0) continue;
+    if (per_row) fill_bias(call, m.bias, b, h, i, taken, j0, n, lanes);
+    BiasRows bias{m.bias, per_row ? lanes : 0, nullptr, 0};
+    if (p.causal && i + offset + 1 < j0 + n) {
+      bias.first_open = i + offset + 1 - j0;
+      AddRows<V, true>(rows, keys, bias, i, taken);
+    } else {
+      AddRows<V, false>(rows, keys, bias, i, taken);
+    }
+    if (call.g.grad_bias.data) add_bias_gradient(call, m.ds, b, h, i, taken, j0, n, lanes);
+  }
+  UnpackTransposed(m.grad_kt, lanes, m.scale, grad_k, first, n, C);
+  UnpackTransposed(m.grad_vt, lanes, m.one, grad_v, first, n, Cv);
+}
+
+// dK, dV of one segment of keys of (b, hk), and its share of dQ of all heads of the group.
+void backward_segment(BackwardCall& call, const BackwardMemory& m, int64_t b, int64_t hk, int64_t segment) {
+  const auto& p = call.p;
+  const auto& g = call.g;
+  const int64_t step = round_up(call.C, L), v_step = round_up(call.Cv, 4), n_rows = round_up(call.N, 8), C = call.C, Cv = call.Cv;
+  const int64_t begin = std::min(call.M, segment * call.segment_keys), end = std::min(call.M, begin + call.segment_keys);
+  const Rows<float> grad_k = call.rows(g.grad_k, b, hk), grad_v = call.rows(g.grad_v, b, hk);
+  for (int64_t h = hk * call.group; h < (hk + 1) * call.group; ++h) {
+    const Rows<const float> q = call.rows(p.q, b, h), upstream = call.rows(g.grad_out, b, h);
+    const Rows<float> out = call.rows(p.out, b, h);
+    for (int64_t i = 0; i < n_rows; ++i) {
+      if (i < call.N) {
+        CopyRow(q(i), C, step, m.q + i * step);
+        CopyRow(upstream(i), Cv, v_step, m.grad_out + i * v_step);
+        m.minus_delta[i] = MinusDot(m.grad_out + i * v_step, out(i), Cv);
+        const float lse = p.lse(b, h, i);
+        m.lse[i] = lse == -kInfinity ? kNoWeight : lse * kLog2e;
+      } else {
+        Fill(m.q + i * step, step, 0), Fill(m.grad_out + i * v_step, v_step, 0);
+        m.minus_delta[i] = 0, m.lse[i] = kNoWeight;
+      }
+    }
+    Fill(m.grad_q, n_rows * step, 0);
+    const QueryRows rows{m.q, m.grad_out, m.lse, m.minus_delta, m.grad_q, n_rows, step, v_step};
+    // The first head of a group writes dK and dV, the others add.
+    const bool adds = h > hk * call.group;
+    const Rows<float> to_k = adds ? Rows<float>{m.grad_k, nullptr, C} : grad_k, to_v = adds ? Rows<float>{m.grad_v, nullptr, Cv} : grad_v;
+    for (int64_t j = begin; j < end;) {
+      const int64_t vectors = std::min<int64_t>(3, (end - j + L - 1) / L);
+      const int n = static_cast<int>(std::min(vectors * L, end - j));
+      const int64_t first = adds ? j - begin : j;
+      vectors == 1   ? key_block<1>(call, m, rows, b, h, j, n, to_k, to_v, first)
+      : vectors == 2 ? key_block<2>(call, m, rows, b, h, j, n, to_k, to_v, first)
+                     : key_block<3>(call, m, rows, b, h, j, n, to_k, to_v, first);
+      j += n;
+    }
+    for (int64_t j = begin; adds && j < end; ++j) {
+      for (int64_t c = 0; c < C; ++c) grad_k(j)[c] += to_k(j - begin)[c];
+      for (int64_t c = 0; c < Cv; ++c) grad_v(j)[c] += to_v(j - begin)[c];
+    }
+    const Rows<float> grad_q = segment ? Rows<float>{call.partial(segment, b, h), nullptr, C} : call.rows(g.grad_q, b, h);
+    for (int64_t i = 0; i < call.N; ++i) CopyRow(m.grad_q + i * step, C, C, grad_q(i), static_cast<float>(p.scale));
+  }
+  for (int64_t j = begin; j < end && p.key_mask.data; ++j)
+    if (!call.key_open(b, j)) Fill(grad_k(j), C, 0), Fill(grad_v(j), Cv, 0);
+}
+
+void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
+  const FlushDenormals flush;
+  Arena counter;
+  BackwardMemory(call, counter);
+  const auto memory = hwy::AllocateAligned<float>(counter.used());
+  Arena arena(memory.get());
+  const BackwardMemory m(call, arena);
+  Fill(m.scale, 3 * L, static_cast<float>(call.p.scale)), Fill(m.one, 3 * L, 1);
+  const int64_t heads = call.sums_heads ? 1 : call.Hk;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t segment = item % call.segments, hk = item / call.segments % heads, b = item / call.segments / heads;
+    for (int64_t bb = call.sums_batch ? 0 : b; bb < (call.sums_batch ? call.B : b + 1); ++bb)
+      for (int64_t kk = call.sums_heads ? 0 : hk; kk < (call.sums_heads ? call.Hk : hk + 1); ++kk) backward_segment(call, m, bb, kk, segment);
+  }
+}
+
+void Backward(const AttentionBackwardParams<float>& g, const ParallelFor& parallel) {
+  BackwardCall call(g);
+  if (g.grad_bias.data) {
+    std::array<int64_t, 4> extent;
+    for (int a = 0; a < 4; ++a) extent[a] = g.grad_bias.stride[a] ? g.grad_bias.shape[a] : std::min<int64_t>(1, g.grad_bias.shape[a]);
+    for (int64_t b = 0; b < extent[0]; ++b)
+      for (int64_t h = 0; h < extent[1]; ++h)
+        for (int64_t i = 0; i < extent[2]; ++i)
+          for (int64_t j = 0; j < extent[3]; ++j) g.grad_bias(b, h, i, j) = 0;
+  }
+  if (call.B == 0 || call.Hk == 0) return;
+  const int64_t items = (call.sums_batch ? 1 : call.B) * (call.sums_heads ? 1 : call.Hk) * call.segments;
+  parallel(items, 1, [&call](int64_t begin, int64_t end) { backward_items(call, begin, end); });
+  // dQ = sum over segments, in order.
+  if (call.segments > 1)
+    parallel(call.B * call.H, 1, [&call](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item)
+        for (int64_t s = 1; s < call.segments; ++s) {
+          const int64_t b = item / call.H, h = item % call.H;
+          const Rows<float> grad_q = call.rows(call.g.grad_q, b, h);
+          const float* from = call.partial(s, b, h);
+          for (int64_t i = 0; i < call.N; ++i)
+            for (int64_t c = 0; c < call.C; ++c) grad_q(i)[c] += from[i * call.C + c];
+        }
+    });
+}
+
+}  // namespace dense
+}  // namespace HWY_NAMESPACE
+}  // namespace fovea::kernels::cpu
+HWY_AFTER_NAMESPACE();
+#endif  // FOVEA_HAS_KERNELS
+
+#if HWY_ONCE
 namespace fovea::kernels::cpu {
 
-void attention_forward(const AttentionParams<float>& p, const ParallelFor& parallel, Isa) { reference::attention_forward(p, parallel); }
-void attention_backward(const AttentionBackwardParams<float>& p, const ParallelFor& parallel, Isa) { reference::attention_backward(p, parallel); }
-void attention_rows(const AttentionRowsParams<float>& p, const ParallelFor& parallel) { reference::attention_rows(p, parallel); }
+void attention_forward(const AttentionParams<float>& p, const ParallelFor& parallel, Isa isa) {
+#if HWY_TARGETS & HWY_AVX3
+  if (isa >= Isa::kAvx512) return N_AVX3::dense::Forward(p, parallel);
+#endif
+#if HWY_TARGETS & HWY_AVX2
+  if (isa >= Isa::kAvx2) return N_AVX2::dense::Forward(p, parallel);
+#endif
+#if HWY_TARGETS & HWY_NEON
+  if (isa == Isa::kNeon) return N_NEON::dense::Forward(p, parallel);
+#endif
+  reference::attention_forward(p, parallel);
+}
+
+void attention_backward(const AttentionBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
+#if HWY_TARGETS & HWY_AVX3
+  if (isa >= Isa::kAvx512) return N_AVX3::dense::Backward(g, parallel);
+#endif
+#if HWY_TARGETS & HWY_AVX2
+  if (isa >= Isa::kAvx2) return N_AVX2::dense::Backward(g, parallel);
+#endif
+#if HWY_TARGETS & HWY_NEON
+  if (isa == Isa::kNeon) return N_NEON::dense::Backward(g, parallel);
+#endif
+  reference::attention_backward(g, parallel);
+}
+
+// A few rows are asked for at a time: the definition is fast enough, and nothing can differ from it.
+void attention_rows(const AttentionRowsParams<float>& r, const ParallelFor& parallel) { reference::attention_rows(r, parallel); }
 
 }  // namespace fovea::kernels::cpu
+#endif  // HWY_ONCE

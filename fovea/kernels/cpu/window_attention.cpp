@@ -24,6 +24,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace fovea::kernels::cpu {
 namespace HWY_NAMESPACE {
+namespace windowed {
 
 // Offset of a flat token index in a tensor with any Z, Y, X strides.
 struct TokenOffset {
@@ -410,6 +411,7 @@ void Backward(const WindowAttentionBackwardParams<float>& g, const ParallelFor& 
   });
 }
 
+}  // namespace windowed
 }  // namespace HWY_NAMESPACE
 }  // namespace fovea::kernels::cpu
 HWY_AFTER_NAMESPACE();
@@ -420,26 +422,26 @@ namespace fovea::kernels::cpu {
 
 void window_attention_forward(const WindowAttentionParams<float>& p, const ParallelFor& parallel, Isa isa) {
 #if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::Forward(p, parallel);
+  if (isa >= Isa::kAvx512) return N_AVX3::windowed::Forward(p, parallel);
 #endif
 #if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::Forward(p, parallel);
+  if (isa >= Isa::kAvx2) return N_AVX2::windowed::Forward(p, parallel);
 #endif
 #if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::Forward(p, parallel);
+  if (isa == Isa::kNeon) return N_NEON::windowed::Forward(p, parallel);
 #endif
   reference::window_attention_forward(p, parallel);
 }
 
 void window_attention_backward(const WindowAttentionBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
 #if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::Backward(g, parallel);
+  if (isa >= Isa::kAvx512) return N_AVX3::windowed::Backward(g, parallel);
 #endif
 #if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::Backward(g, parallel);
+  if (isa >= Isa::kAvx2) return N_AVX2::windowed::Backward(g, parallel);
 #endif
 #if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::Backward(g, parallel);
+  if (isa == Isa::kNeon) return N_NEON::windowed::Backward(g, parallel);
 #endif
   reference::window_attention_backward(g, parallel);
 }
