@@ -1,0 +1,21 @@
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace fovea {
+
+/// Bytes of this process that are in memory now (VmRSS), and the most there were so far (VmHWM). 0 where /proc is missing.
+int64_t resident_bytes();
+int64_t peak_resident_bytes();
+
+/// Makes peak_resident_bytes() count from here. False where the system does not allow it.
+bool reset_peak_resident();
+
+/// Gives the free pages of the C heap back to the system, so that resident_bytes() is what is in use. The heap keeps
+/// freed blocks below its mmap threshold, which can hold hundreds of megabytes after a network has run.
+void release_free_memory();
+
+/// "1.5 GiB", "312 MiB", "20 KiB": for messages.
+std::string format_bytes(int64_t bytes);
+
+}  // namespace fovea
