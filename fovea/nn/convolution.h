@@ -9,12 +9,12 @@ struct ConvolutionOptions {
   ConvolutionOptions(int64_t in, int64_t out, int64_t kernel) : in_(in), out_(out), kernel_(kernel) {}
   TORCH_ARG(int64_t, in);
   TORCH_ARG(int64_t, out);
-  TORCH_ARG(int64_t, kernel);           ///< edge; odd: the size is kept, padded with zeros
+  TORCH_ARG(int64_t, kernel);  ///< edge, odd: the size is kept, padded with zeros
   TORCH_ARG(bool, bias) = false;
 };
 
 /// 3-D convolution of stride 1 under the name that MONAI gives it.
-/// Shapes   x [B,Cin,Z,Y,X] -> [B,Cout,Z,Y,X]
+/// Shapes   x [B,Cin,Z,Y,X] -> [B,Cout,Z,Y,X], channels last in memory (no copy if x is)
 /// Names    conv.weight [Cout,Cin,k,k,k], conv.bias
 class ConvolutionImpl : public torch::nn::Module {
  public:
@@ -26,7 +26,7 @@ class ConvolutionImpl : public torch::nn::Module {
 TORCH_MODULE(Convolution);
 
 /// Transposed 3-D convolution with kernel = stride = `factor`: every voxel becomes a block, without overlap.
-/// Shapes   x [B,Cin,Z,Y,X] -> [B,Cout,Z*f,Y*f,X*f]
+/// Shapes   x [B,Cin,Z,Y,X] -> [B,Cout,Z*f,Y*f,X*f], channels last in memory
 /// Names    conv.weight [Cin,Cout,f,f,f]; no bias
 class UpConvolutionImpl : public torch::nn::Module {
  public:
@@ -34,7 +34,15 @@ class UpConvolutionImpl : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x);
 
   torch::nn::ConvTranspose3d conv{nullptr};
+
+ private:
+  int64_t factor_;
 };
 TORCH_MODULE(UpConvolution);
+
+/// Convolution of stride 1 that keeps the size, forward and backward on oneDNN whatever the shape: torch's own choice is a
+/// several times slower single-sample path for small maps. Other dtypes and devices: torch's convolution.
+/// Shapes   x [B,Cin,Z,Y,X], weight [Cout,Cin,k,k,k] with k odd, bias [Cout] or undefined
+torch::Tensor same_convolution(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias);
 
 }  // namespace fovea::nn
