@@ -16,10 +16,10 @@ bool torch_would_choose_onednn(const torch::Tensor& x) {
 }
 
 struct SameConvolution : torch::autograd::Function<SameConvolution> {
-  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias) {
+  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& weight) {
     ctx->save_for_backward({x, weight});
     const std::vector<int64_t> padding(3, weight.size(2) / 2), one(3, 1);
-    return at::mkldnn_convolution(x, weight, bias.defined() ? std::optional(bias) : std::nullopt, padding, one, one, 1);
+    return at::mkldnn_convolution(x, weight, {}, padding, one, one, 1);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -30,21 +30,19 @@ struct SameConvolution : torch::autograd::Function<SameConvolution> {
     // An oneDNN tensor as input leaves torch no choice of backend.
     if (!torch_would_choose_onednn(x)) x = x.to_mkldnn();
     const std::vector<int64_t> padding(3, weight.size(2) / 2), one(3, 1), zero(3, 0);
-    const bool with_bias = ctx->needs_input_grad(2);
-    auto [dx, dweight, dbias] = at::convolution_backward(grad, x, weight, std::vector<int64_t>{weight.size(0)}, one, padding, one, false, zero, 1,
-                                                         {ctx->needs_input_grad(0), ctx->needs_input_grad(1), with_bias});
-    const auto dense = [](const torch::Tensor& t) { return t.defined() && t.is_mkldnn() ? t.to_dense() : t; };
-    return {dense(dx), dense(dweight), dense(dbias)};
+    const auto [dx, dweight, no_bias] = at::convolution_backward(grad, x, weight, {}, one, padding, one, /*transposed=*/false, zero, /*groups=*/1,
+                                                                 {ctx->needs_input_grad(0), ctx->needs_input_grad(1), false});
+    return {dx, dweight};
   }
 };
 
 }  // namespace
 
-torch::Tensor same_convolution(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias) {
+torch::Tensor same_convolution(const torch::Tensor& x, const torch::Tensor& weight) {
   const bool one_dnn = x.is_cpu() && x.scalar_type() == torch::kFloat && weight.scalar_type() == torch::kFloat && x.numel() > 0;
   const auto channels_last = x.contiguous(at::MemoryFormat::ChannelsLast3d);
-  if (one_dnn) return SameConvolution::apply(channels_last, weight, bias);
-  return torch::conv3d(channels_last, weight, bias, /*stride=*/1, /*padding=*/weight.size(2) / 2);
+  if (one_dnn) return SameConvolution::apply(channels_last, weight);
+  return torch::conv3d(channels_last, weight, {}, /*stride=*/1, /*padding=*/weight.size(2) / 2);
 }
 
 ConvolutionImpl::ConvolutionImpl(const ConvolutionOptions& options) {
@@ -55,7 +53,10 @@ ConvolutionImpl::ConvolutionImpl(const ConvolutionOptions& options) {
 }
 
 torch::Tensor ConvolutionImpl::forward(const torch::Tensor& x) {
-  if (conv->weight.size(2) > 1) return traced(this, same_convolution(x, conv->weight, conv->bias));
+  if (conv->weight.size(2) > 1) {
+    const auto y = same_convolution(x, conv->weight);
+    return traced(this, conv->bias.defined() ? y + conv->bias.view({1, -1, 1, 1, 1}) : y);
+  }
   // 1x1x1: the same linear map on each voxel.  [B,Z,Y,X,Cin] -> [B,Z,Y,X,Cout]
   const auto y = torch::linear(x.permute({0, 2, 3, 4, 1}).contiguous(), conv->weight.flatten(1), conv->bias);
   return traced(this, y.permute({0, 4, 1, 2, 3}));
