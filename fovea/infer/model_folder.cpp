@@ -1,0 +1,116 @@
+#include "fovea/infer/model_folder.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "fovea/core/error.h"
+#include "fovea/core/version.h"
+#include "fovea/infer/weights.h"
+#include "fovea/io/atomic_file.h"
+#include "fovea/io/sha256.h"
+
+namespace fovea::infer {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kFormat = 1;
+constexpr const char* kConfigFile = "config.json";
+constexpr const char* kWeightsFile = "weights.safetensors";
+constexpr const char* kCardFile = "model_card.md";
+
+void sync_folder(const fs::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) throw IoError(folder, std::string("cannot be opened: ") + std::strerror(errno));
+  const int result = ::fsync(descriptor);
+  ::close(descriptor);
+  if (result != 0) throw ResourceError(folder.string() + ": cannot be written to disk: " + std::strerror(errno));
+}
+
+/// A folder beside the target that takes its place on commit(), and is gone otherwise.
+class AtomicFolder {
+ public:
+  explicit AtomicFolder(const fs::path& target) : target_(fs::absolute(target).lexically_normal()) {
+    if (!target_.has_filename()) target_ = target_.parent_path();
+    fs::create_directories(target_.parent_path());
+    std::string pattern = (target_.parent_path() / ("." + target_.filename().string() + ".XXXXXX")).string();
+    if (::mkdtemp(pattern.data()) == nullptr) throw IoError(target_, std::string("cannot be made: ") + std::strerror(errno));
+    temporary_ = pattern;
+    fs::permissions(temporary_, fs::perms::owner_all | fs::perms::group_read | fs::perms::group_exec | fs::perms::others_read | fs::perms::others_exec);
+  }
+  ~AtomicFolder() {
+    std::error_code ignored;
+    fs::remove_all(temporary_, ignored);
+  }
+  AtomicFolder(const AtomicFolder&) = delete;
+  AtomicFolder& operator=(const AtomicFolder&) = delete;
+
+  const fs::path& path() const { return temporary_; }
+
+  void commit() {
+    sync_folder(temporary_);
+    // Over an older folder: both change places in one step, then the destructor removes the old one.
+    const bool replace = fs::exists(target_);
+    if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), replace ? RENAME_EXCHANGE : RENAME_NOREPLACE) != 0) {
+      throw ResourceError(target_.string() + ": cannot be put in place: " + std::strerror(errno));
+    }
+    sync_folder(target_.parent_path());
+  }
+
+ private:
+  fs::path target_, temporary_;
+};
+
+}  // namespace
+
+void save_model(const fs::path& path, const models::NetworkImpl& network, const ModelFolder& model, const std::string& model_card) {
+  if (fs::exists(path) && !fs::exists(path / kConfigFile) && !(fs::is_directory(path) && fs::is_empty(path))) {
+    throw ArgumentError(path.string() + ": exists and is no model folder; choose another name or remove it");
+  }
+  AtomicFolder folder(path);
+  const auto weights = folder.path() / kWeightsFile;
+  io::write_safetensors(weights, network_weights(network));
+
+  io::Json json = io::Json::object();
+  json["format"] = kFormat;
+  json["fovea"] = kVersion;
+  json.update(network_to_json(model.config));
+  json["recipe"] = model.recipe;
+  json["weights_sha256"] = io::sha256_file(weights);
+  io::write_json(folder.path() / kConfigFile, json);
+  io::write_file(folder.path() / kCardFile, model_card);
+  folder.commit();
+}
+
+LoadedModel load_model(const fs::path& path) {
+  const auto config_path = path / kConfigFile, weights = path / kWeightsFile;
+  if (!fs::is_directory(path) || !fs::exists(config_path)) {
+    throw IoError(path, "is no model folder, expected one with config.json and weights.safetensors, as `fovea train` and `fovea import` leave it");
+  }
+  const auto json = io::read_json(config_path);
+  if (!json.is_object() || !json.contains("format") || !json["format"].is_number_integer()) {
+    throw IoError(config_path, "is no model configuration: \"format\" is missing");
+  }
+  if (json["format"] != kFormat) {
+    throw IoError(config_path, "format is " + json["format"].dump() + ", expected " + std::to_string(kFormat) + "; it was made by another version of Fovea");
+  }
+  LoadedModel model;
+  model.config = network_from_json(json, config_path.string());
+  model.recipe = json.value("recipe", io::Json::object());
+  const std::string expected = json.contains("weights_sha256") && json["weights_sha256"].is_string() ? json["weights_sha256"].get<std::string>() : "";
+  model.sha256 = io::sha256_file(weights);
+  if (model.sha256 != expected) {
+    throw IoError(weights, "SHA-256 is " + model.sha256 + ", expected " + (expected.empty() ? "a digest in config.json" : expected) +
+                               "; the file was changed or damaged after the model was saved");
+  }
+  model.network = models::make_network(model.config);
+  load_weights(*model.network, io::read_safetensors(weights), weights.string());
+  model.network->eval();
+  return model;
+}
+
+}  // namespace fovea::infer
