@@ -1,0 +1,17 @@
+#pragma once
+#include <string>
+#include <string_view>
+
+namespace fovea::report {
+
+/// Text made safe inside HTML and XML elements and quoted attributes: & < > " ' are replaced, control characters and
+/// bytes that are no valid UTF-8 become U+FFFD (tab and line feed stay).
+std::string escape(std::string_view text);
+
+/// "0.793": fixed decimals, a point whatever the locale; "–" when not finite.
+std::string fixed(double value, int decimals);
+
+/// Shortest of fixed and scientific form with `digits` significant digits, no trailing zeros: for axis labels.
+std::string compact(double value, int digits = 6);
+
+}  // namespace fovea::report
