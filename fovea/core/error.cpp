@@ -7,6 +7,12 @@
 namespace fovea {
 
 namespace detail {
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
+  return text;
+}
+
 void check_failed(const char* condition, const char* file, int line, const std::string& message) {
   const std::string_view path(file);
   throw InternalError("internal error at " + std::string(path.substr(path.rfind("fovea/") == path.npos ? 0 : path.rfind("fovea/"))) +

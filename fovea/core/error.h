@@ -10,10 +10,15 @@ namespace fovea {
 /// What the program ends with. 4 is for distributed runs: a peer or rank failed.
 enum class ExitCode : int { kDone = 0, kBug = 1, kBadInput = 2, kOutOfResource = 3, kPeerFailed = 4 };
 
+namespace detail {
+/// `text` with every control character as '?': names out of hostile files must not break a line or steer a terminal.
+std::string one_line(std::string text);
+}  // namespace detail
+
 /// Base of everything Fovea throws on purpose. The message is one line: what, which file, expected, found, what to do.
 class Error : public std::runtime_error {
  public:
-  Error(ExitCode code, const std::string& line) : std::runtime_error(line), code_(code) {}
+  Error(ExitCode code, const std::string& line) : std::runtime_error(detail::one_line(line)), code_(code) {}
   ExitCode code() const { return code_; }
 
  private:

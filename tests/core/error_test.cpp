@@ -21,6 +21,10 @@ TEST(Error, AFailedCheckIsABugOfOursAndSaysWhere) {
   }
 }
 
+TEST(Error, AHostileNameCannotBreakTheLineOrSteerTheTerminal) {
+  EXPECT_STREQ(IoError("a\nb.nii", "key \x1b[2J\r\t\x7f is unknown").what(), "a?b.nii: key ?[2J??? is unknown");
+}
+
 TEST(NearestName, FindsASlipOfTheFingerAndRefusesAStranger) {
   EXPECT_EQ(nearest_name("feature_sise", {"window", "feature_size"}), "feature_size");
   EXPECT_EQ(nearest_name("zzzz", {"window", "feature_size"}), "");

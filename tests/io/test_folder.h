@@ -15,10 +15,10 @@
 
 namespace fovea::io::testing {
 
-/// A folder of its own for each test, removed with it.
+/// A folder of its own for each test, removed with it; in memory where there is such a place, since every write is flushed.
 class TestFolder {
  public:
-  TestFolder() : path_(std::filesystem::temp_directory_path() / ("fovea-io-test-" + std::to_string(::getpid()) + "-" + std::to_string(counter()++))) {
+  TestFolder() : path_((std::filesystem::exists("/dev/shm") ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path()) / ("fovea-io-test-" + std::to_string(::getpid()) + "-" + std::to_string(counter()++))) {
     std::filesystem::create_directories(path_);
   }
   ~TestFolder() {
