@@ -32,7 +32,7 @@ double softmax_row(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t i,
   }
   double sum = 0;
   for (double& w : weights) w = w == -kInfinity ? 0 : std::exp(w - largest), sum += w;
-  for (double& w : weights) w /= sum;
+  for (double& w : weights) w = w == 0 ? 0 : w / sum;  // what takes no part stays 0, even in a row that is NaN
   return largest + std::log(sum);
 }
 }  // namespace

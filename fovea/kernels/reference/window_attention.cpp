@@ -84,7 +84,7 @@ struct Window {
     }
     double sum = 0;
     for (double& w : weights) w = w == -kInfinity ? 0 : std::exp(w - largest), sum += w;
-    for (double& w : weights) w /= sum;
+    for (double& w : weights) w = w == 0 ? 0 : w / sum;  // what takes no part stays 0, even in a row that is NaN
     return largest + std::log(sum);
   }
 };

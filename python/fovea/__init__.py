@@ -1,0 +1,109 @@
+"""Fovea's attention operators for PyTorch: fused, differentiable, never an N×N tensor.
+
+Importing loads libfovea_ops.so, which registers the torch ops ``fovea::…``. It is looked for in
+``FOVEA_OPS_LIBRARY`` (the file), ``FOVEA_BUILD`` (a build folder) and this checkout's ``build/release``, in this order.
+
+Letters: B batch, H heads, N/M query/key tokens, C channels per head, Z Y X grid. float32, float64 and bfloat16.
+"""
+import os
+import pathlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["attention", "attention_rows", "window_attention", "window_attention_rows", "library_path"]
+
+
+def _find_library() -> pathlib.Path:
+    if file := os.environ.get("FOVEA_OPS_LIBRARY"):
+        return pathlib.Path(file)
+    build = os.environ.get("FOVEA_BUILD") or pathlib.Path(__file__).resolve().parents[2] / "build" / "release"
+    return pathlib.Path(build) / "libfovea_ops.so"
+
+
+#: The library that serves the operators.
+library_path = _find_library()
+if not library_path.is_file():
+    raise ImportError(
+        f"fovea: {library_path} does not exist, expected the operator library; run `make build`, "
+        "or set FOVEA_OPS_LIBRARY to the file or FOVEA_BUILD to the build folder"
+    )
+torch.ops.load_library(str(library_path))
+_ops = torch.ops.fovea
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Dense attention, self or cross: softmax(scale · q kᵀ + bias) v.
+
+    q [B,H,N,C]; k [B,Hk,M,C] and v [B,Hk,M,Cv], H a multiple of Hk; bias broadcastable to [B,H,N,M], its gradient has
+    its own shape; key_mask bool [B,M], True = the key takes part. causal is aligned at the bottom right: query i sees
+    keys j ≤ i + M − N. scale defaults to C^-0.5.
+
+    Returns out [B,H,N,Cv] and lse [B,H,N], the log of the sum of exp(scores), not differentiable. A query without any
+    key gives out 0, lse −inf and no gradient.
+    """
+    return _ops.attention(q, k, v, bias, key_mask, causal, scale)
+
+
+def window_attention(
+    qkv: Tensor,
+    bias_table: Tensor | None,
+    window: Sequence[int],
+    shift: Sequence[int],
+    scale: float | None = None,
+    pad_token: Tensor | None = None,
+    mask_value: float | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Windowed (Swin) attention on a 3-D grid, straight from the output of the qkv Linear.
+
+    qkv [B,Z,Y,X,3,H,C]; window and shift in tokens along Z, Y, X; bias_table [(2wz−1)(2wy−1)(2wx−1), H] by displacement
+    (Swin's and MONAI's table), or bias [H,n,n] for the n = wz·wy·wx tokens of a window, at most one of them.
+    pad_token [3,H,C]: what positions hold that pad the grid to whole windows, and take part as keys (MONAI: the bias of
+    the qkv Linear); None: they take no part. mask_value: added to scores across regions that the roll brought together
+    (MONAI: −100); None: they never see each other. scale defaults to C^-0.5.
+
+    Returns out [B,Z,Y,X,H·C] and lse [B,H,Z,Y,X], not differentiable.
+    """
+    return _ops.window_attention(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias)
+
+
+def attention_rows(
+    q: Tensor,
+    k: Tensor,
+    queries: Tensor,
+    bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """The softmax rows that `attention` used for chosen queries (int64 [R]): weights [B,H,R,M], not differentiable."""
+    return _ops.attention_rows(q, k, queries, bias, key_mask, scale, causal)
+
+
+def window_attention_rows(
+    qkv: Tensor,
+    bias_table: Tensor | None,
+    window: Sequence[int],
+    shift: Sequence[int],
+    queries: Tensor,
+    scale: float | None = None,
+    pad_token: Tensor | None = None,
+    mask_value: float | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The softmax rows that `window_attention` used for chosen queries, flat token indices (z·Y + y)·X + x, int64 [R].
+
+    Returns weights [B,H,R,n] (0 for keys that take no part) and keys int64 [R,n]: the flat token index of each key,
+    −1 for a padded position. Not differentiable.
+    """
+    return _ops.window_attention_rows(qkv, bias_table, window, shift, queries, scale, pad_token, mask_value, bias)

@@ -1,0 +1,108 @@
+"""The operators written out in plain torch, with every N×N tensor in memory: what the fused ones are compared with.
+
+Independent of the library's own reference kernel; precision is that of the arguments.
+"""
+import itertools
+
+import torch
+
+
+def scores_mask(shape, key_mask=None, causal=False):
+    """True where a key takes part: [B,1,N,M]."""
+    batch, n, m = shape
+    keep = torch.ones(batch, 1, n, m, dtype=torch.bool)
+    if key_mask is not None:
+        keep &= key_mask[:, None, None, :]
+    if causal:
+        keep &= torch.ones(n, m, dtype=torch.bool).tril(m - n)
+    return keep
+
+
+def softmax_or_zero(scores, keep):
+    """Softmax over kept keys; a row without any is 0 and passes no gradient."""
+    alive = keep.any(-1, keepdim=True)
+    scores = scores.masked_fill(~keep, float("-inf")).masked_fill(~alive, 0.0)
+    return scores.softmax(-1).masked_fill(~keep, 0.0)
+
+
+def attention_weights(q, k, bias=None, key_mask=None, causal=False, scale=None):
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    scores = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ k.transpose(-2, -1))
+    if bias is not None:
+        scores = scores + bias
+    return softmax_or_zero(scores, scores_mask((q.shape[0], q.shape[2], k.shape[2]), key_mask, causal))
+
+
+def attention(q, k, v, bias=None, key_mask=None, causal=False, scale=None):
+    weights = attention_weights(q, k, bias, key_mask, causal, scale)
+    return weights.to(v.dtype) @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
+
+
+def relative_position_index(window):
+    """[n,n]: the row of the bias table for each (query, key) of a window, by enumeration."""
+    positions = list(itertools.product(*(range(w) for w in window)))
+    index = torch.empty(len(positions), len(positions), dtype=torch.long)
+    for i, a in enumerate(positions):
+        for j, b in enumerate(positions):
+            row = 0
+            for axis in range(3):
+                row = row * (2 * window[axis] - 1) + a[axis] - b[axis] + window[axis] - 1
+            index[i, j] = row
+    return index
+
+
+def window_partition(x, window):
+    """[B,Z,Y,X,...] -> [B, windows, n, ...]"""
+    b, z, y, c = x.shape[:4]
+    wz, wy, wx = window
+    rest = x.shape[4:]
+    x = x.reshape(b, z // wz, wz, y // wy, wy, c // wx, wx, *rest)
+    x = x.permute(0, 1, 3, 5, 2, 4, 6, *range(7, 7 + len(rest)))
+    return x.reshape(b, -1, wz * wy * wx, *rest)
+
+
+def window_reverse(x, window, padded):
+    """[B, windows, n, ...] -> [B,Z,Y,X,...]"""
+    rest = x.shape[3:]
+    x = x.reshape(x.shape[0], *(p // w for p, w in zip(padded, window)), *window, *rest)
+    x = x.permute(0, 1, 4, 2, 5, 3, 6, *range(7, 7 + len(rest)))
+    return x.reshape(x.shape[0], *padded, *rest)
+
+
+def region_ids(padded, window, shift):
+    """Region of each position of the rolled grid: which stretch of the unrolled axis it came from."""
+    region = torch.zeros(padded, dtype=torch.long)
+    for axis in range(3):
+        position = torch.arange(padded[axis])
+        part = (position >= padded[axis] - window[axis]).long() + (position >= padded[axis] - shift[axis]).long()
+        part = part * (shift[axis] > 0)
+        region = region * 3 + part.view([-1 if a == axis else 1 for a in range(3)])
+    return region
+
+
+def window_attention(qkv, bias_table, window, shift, scale=None, pad_token=None, mask_value=None, bias=None):
+    batch, *grid, _, heads, channels = qkv.shape
+    padded = [-(-g // w) * w for g, w in zip(grid, window)]
+    full = torch.zeros(1, dtype=qkv.dtype) if pad_token is None else pad_token
+    full = full.expand(batch, *padded, 3, heads, channels).clone()
+    full[:, : grid[0], : grid[1], : grid[2]] = qkv
+    real = torch.zeros(1, *padded, dtype=torch.bool)
+    real[:, : grid[0], : grid[1], : grid[2]] = True
+    back = [-s for s in shift]
+    axes = (1, 2, 3)
+    q, k, v = window_partition(full.roll(back, axes), window).permute(3, 0, 1, 4, 2, 5)  # each [B, windows, H, n, C]
+    scores = (channels**-0.5 if scale is None else scale) * (q @ k.transpose(-2, -1))
+    if bias_table is not None:
+        bias = bias_table[relative_position_index(window)].permute(2, 0, 1)
+    if bias is not None:
+        scores = scores + bias
+    region = window_partition(region_ids(padded, window, shift)[None], window)
+    same = (region[..., :, None] == region[..., None, :])[:, :, None]
+    keep = torch.ones_like(same) if pad_token is not None else window_partition(real.roll(back, axes), window)[:, :, None, None, :]
+    if mask_value is None:
+        keep = keep & same
+    else:
+        scores = torch.where(same, scores, scores + mask_value)
+    out = softmax_or_zero(scores, keep.expand_as(scores)).to(v.dtype) @ v  # [B, windows, H, n, C]
+    out = window_reverse(out.transpose(2, 3).flatten(3), window, padded).roll(list(shift), axes)
+    return out[:, : grid[0], : grid[1], : grid[2]]

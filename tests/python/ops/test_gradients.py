@@ -1,0 +1,102 @@
+"""gradcheck in float64, PyTorch's default tolerances, nondet_tol 0, on every differentiable input; no second derivatives."""
+import pytest
+import torch
+
+import fovea
+
+
+def randn(*shape):
+    return torch.randn(shape, dtype=torch.double, requires_grad=True)
+
+
+def gradcheck(function, inputs):
+    assert torch.autograd.gradcheck(function, inputs, nondet_tol=0.0)
+
+
+ATTENTION = {
+    "self": dict(q=(2, 2, 5, 3), k=(2, 2, 5, 3), v=(2, 2, 5, 3)),
+    "cross, grouped heads, other value width": dict(q=(1, 4, 3, 5), k=(1, 2, 7, 5), v=(1, 2, 7, 2)),
+    "one token": dict(q=(1, 1, 1, 1), k=(1, 1, 1, 1), v=(1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shapes", ATTENTION.values(), ids=ATTENTION.keys())
+def test_attention_gradient_of_q_k_v(shapes, causal):
+    gradcheck(lambda q, k, v: fovea.attention(q, k, v, causal=causal, scale=0.7)[0], tuple(randn(*s) for s in shapes.values()))
+
+
+@pytest.mark.parametrize("bias_shape", [(2, 4, 5, 7), (1, 4, 5, 7), (4, 1, 7), (5, 7), (2, 1, 5, 1), (1,), ()])
+def test_attention_gradient_of_bias_is_summed_over_the_axes_it_was_broadcast_along(bias_shape):
+    inputs = randn(2, 4, 5, 3), randn(2, 2, 7, 3), randn(2, 2, 7, 3), randn(*bias_shape)
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[0, 2:5] = False
+    gradcheck(lambda q, k, v, bias: fovea.attention(q, k, v, bias, mask)[0], inputs)
+
+
+def test_attention_gradient_with_a_fully_masked_sample_and_causal_rows_without_keys():
+    mask = torch.tensor([[False] * 3, [True, False, True]])
+    q, k, v = randn(2, 2, 5, 3), randn(2, 2, 3, 3), randn(2, 2, 3, 3)
+    gradcheck(lambda q, k, v: fovea.attention(q, k, v, key_mask=mask, causal=True)[0], (q, k, v))
+    out, lse = fovea.attention(q, k, v, key_mask=mask, causal=True)
+    out.sum().backward()
+    assert (out[0] == 0).all() and torch.isneginf(lse[0]).all() and (q.grad[0] == 0).all() and (v.grad[0] == 0).all()
+    assert (out[1, :, :2] == 0).all() and torch.isneginf(lse[1, :, :2]).all() and (q.grad[1, :, :2] == 0).all()
+
+
+WINDOW = {
+    "whole windows": dict(grid=(4, 2, 2), window=(2, 2, 2), shift=(0, 0, 0)),
+    "shifted": dict(grid=(4, 4, 2), window=(2, 2, 2), shift=(1, 1, 0)),
+    "padded": dict(grid=(3, 2, 5), window=(2, 2, 3), shift=(0, 0, 0)),
+    "padded and shifted": dict(grid=(3, 5, 2), window=(2, 3, 2), shift=(1, 2, 1)),
+    "window larger than the grid": dict(grid=(1, 2, 3), window=(2, 3, 4), shift=(0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("mask_value", [None, -2.0])
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("case", WINDOW.values(), ids=WINDOW.keys())
+def test_window_attention_gradient_of_qkv_table_and_pad_token(case, pad, mask_value):
+    window = case["window"]
+    rows = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
+    inputs = [randn(1, *case["grid"], 3, 2, 2), randn(rows, 2)] + ([randn(3, 2, 2)] if pad else [])
+    gradcheck(lambda qkv, table, pad_token=None: fovea.window_attention(
+        qkv, table, window, case["shift"], pad_token=pad_token, mask_value=mask_value)[0], inputs)
+
+
+def test_window_attention_gradient_of_a_bias_by_pairs():
+    inputs = randn(2, 3, 2, 4, 3, 2, 2), randn(3, 2, 2), randn(2, 8, 8)
+    gradcheck(lambda qkv, pad_token, bias: fovea.window_attention(
+        qkv, None, (2, 2, 2), (1, 0, 1), scale=0.9, pad_token=pad_token, mask_value=-3.0, bias=bias)[0], inputs)
+
+
+def test_only_wanted_gradients_are_computed():
+    qkv, table, pad = randn(1, 3, 3, 3, 3, 2, 2), randn(27, 2).detach(), randn(3, 2, 2).detach()
+    out, _ = fovea.window_attention(qkv, table, (2, 2, 2), (1, 1, 1), pad_token=pad)
+    out.sum().backward()
+    assert qkv.grad is not None and table.grad is None and pad.grad is None
+    frozen = qkv.detach()
+    table.requires_grad_()
+    fovea.window_attention(frozen, table, (2, 2, 2), (1, 1, 1), pad_token=pad)[0].sum().backward()
+    assert frozen.grad is None and table.grad.abs().sum() > 0
+
+
+def test_lse_and_rows_are_constants_to_autograd():
+    q, qkv = randn(1, 1, 2, 3), randn(1, 2, 2, 2, 3, 1, 2)
+    queries = torch.tensor([1])
+    assert not fovea.attention(q, q, q)[1].requires_grad
+    assert not fovea.window_attention(qkv, None, (2, 2, 2), (0, 0, 0))[1].requires_grad
+    assert not fovea.attention_rows(q, q, queries).requires_grad
+    assert not fovea.window_attention_rows(qkv, None, (2, 2, 2), (0, 0, 0), queries)[0].requires_grad
+
+
+def test_second_derivatives_are_refused_by_name():
+    q = randn(1, 1, 2, 3)
+    (grad,) = torch.autograd.grad(fovea.attention(q, q, q)[0].square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="derivative for fovea::attention_backward is not implemented"):
+        grad.sum().backward()
+    qkv = randn(1, 2, 2, 2, 3, 1, 2)
+    out, _ = fovea.window_attention(qkv, None, (2, 2, 2), (0, 0, 0))
+    (grad,) = torch.autograd.grad(out.square().sum(), qkv, create_graph=True)
+    with pytest.raises(RuntimeError, match="derivative for fovea::window_attention_backward is not implemented"):
+        grad.sum().backward()

@@ -1,0 +1,90 @@
+"""PyTorch's own check of each operator (schema, autograd, fake tensors, dynamic shapes), and torch.compile."""
+import pytest
+import torch
+from torch.library import opcheck
+
+import fovea
+
+ops = torch.ops.fovea
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+
+def check(op, *args, **kwargs):
+    assert set(opcheck(op.default, args, kwargs).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention(dtype):
+    def t(*shape, grad=True):
+        return torch.randn(shape, dtype=dtype, requires_grad=grad)
+
+    check(ops.attention, t(2, 4, 5, 8), t(2, 2, 7, 8), t(2, 2, 7, 6))
+    check(ops.attention, t(2, 4, 5, 8), t(2, 4, 5, 8), t(2, 4, 5, 8), t(4, 1, 5), torch.rand(2, 5) > 0.3, True, 0.5)
+    check(ops.attention, t(2, 4, 5, 8, grad=False), t(2, 4, 5, 8), t(2, 4, 5, 8), bias=t(2, 1, 1, 1, grad=False))
+    tokens_first = [t(2, 5, 4, 8).transpose(1, 2).detach().requires_grad_() for _ in range(3)]
+    check(ops.attention, *tokens_first)
+    check(ops.attention, t(0, 4, 5, 8), t(0, 4, 5, 8), t(0, 4, 5, 8))
+    check(ops.attention, t(1, 2, 3, 8), t(1, 2, 0, 8), t(1, 2, 0, 8))
+
+
+def test_attention_backward_and_rows():
+    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 6)
+    bias, mask = torch.randn(4, 1, 7), torch.rand(2, 7) > 0.3
+    out, lse = ops.attention(q, k, v, bias, mask)
+    check(ops.attention_backward, torch.randn_like(out), q, k, v, out, lse, bias, mask, bias_wanted=True)
+    check(ops.attention_backward, torch.randn_like(out), q, k, v, out, lse)
+    check(ops.attention_rows, q, k, torch.tensor([4, 0, 2]))
+    check(ops.attention_rows, q.requires_grad_(), k, torch.tensor([3]), bias, mask, 0.3, True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_window_attention(dtype):
+    def t(*shape):
+        return torch.randn(shape, dtype=dtype, requires_grad=True)
+
+    check(ops.window_attention, t(2, 4, 4, 6, 3, 2, 4), t(27, 2), [2, 2, 2], [0, 0, 0])
+    check(ops.window_attention, t(1, 3, 4, 5, 3, 2, 4), t(45, 2), [2, 2, 3], [1, 1, 2], 0.4, t(3, 2, 4), -100.0)
+    check(ops.window_attention, t(1, 3, 4, 5, 3, 2, 4), None, [2, 2, 2], [1, 0, 1], bias=t(2, 8, 8))
+    check(ops.window_attention, t(0, 3, 4, 5, 3, 2, 4), None, [2, 2, 2], [0, 0, 0])
+
+
+def test_window_attention_backward_and_rows():
+    qkv, table, pad = torch.randn(1, 3, 4, 5, 3, 2, 4), torch.randn(27, 2), torch.randn(3, 2, 4)
+    window, shift = [2, 2, 2], [1, 1, 1]
+    out, lse = ops.window_attention(qkv, table, window, shift, pad_token=pad)
+    check(ops.window_attention_backward, torch.randn_like(out), qkv, out, lse, table, window, shift, pad_token=pad,
+          bias_wanted=True, pad_token_wanted=True)
+    check(ops.window_attention_backward, torch.randn_like(out), qkv, out, lse, table, window, shift, pad_token=pad)
+    check(ops.window_attention_rows, qkv, table, window, shift, torch.tensor([59, 0, 7]), pad_token=pad, mask_value=-100.0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_compiled_block_gives_the_eager_numbers_forward_and_backward(dynamic):
+    def block(x, weight, table):
+        qkv = torch.nn.functional.linear(x, weight).unflatten(-1, (3, 2, 4))
+        out, _ = fovea.window_attention(qkv, table, (2, 2, 2), (1, 1, 1))
+        tokens = out.flatten(1, 3).unflatten(-1, (2, 4)).transpose(1, 2)
+        out, lse = fovea.attention(tokens, tokens, tokens, causal=True)
+        return out.transpose(1, 2).flatten(2), lse
+
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    weight, table = torch.randn(24, 8), torch.randn(27, 2)
+    for grid in [(4, 4, 4), (3, 5, 4)]:
+        x = torch.randn(2, *grid, 8)
+        results = []
+        for function in (block, compiled):
+            inputs = [t.clone().requires_grad_() for t in (x, weight, table)]
+            out, lse = function(*inputs)
+            out.square().sum().backward()
+            results.append([out, lse, *(t.grad for t in inputs)])
+        assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_meta_tensors_give_shapes_without_memory():
+    q = torch.empty(1, 1, 1 << 20, 64, device="meta")
+    out, lse = fovea.attention(q, q, q)
+    assert out.shape == q.shape and lse.shape == q.shape[:3] and out.device.type == "meta"
+    qkv = torch.empty(1, 512, 512, 512, 3, 4, 16, device="meta", dtype=torch.bfloat16)
+    out, lse = fovea.window_attention(qkv, None, (7, 7, 7), (3, 3, 3))
+    assert out.shape == (1, 512, 512, 512, 64) and out.dtype == torch.bfloat16
+    assert lse.shape == (1, 4, 512, 512, 512) and lse.dtype == torch.float32
