@@ -46,7 +46,7 @@ def test_attention_gradient_with_a_fully_masked_sample_and_causal_rows_without_k
 
 WINDOW = {
     "whole windows": dict(grid=(4, 2, 2), window=(2, 2, 2), shift=(0, 0, 0)),
-    "shifted": dict(grid=(4, 4, 2), window=(2, 2, 2), shift=(1, 1, 0)),
+    "shifted": dict(grid=(4, 3, 2), window=(2, 2, 2), shift=(1, 1, 0)),
     "padded": dict(grid=(3, 2, 5), window=(2, 2, 3), shift=(0, 0, 0)),
     "padded and shifted": dict(grid=(3, 5, 2), window=(2, 3, 2), shift=(1, 2, 1)),
     "window larger than the grid": dict(grid=(1, 2, 3), window=(2, 3, 4), shift=(0, 1, 2)),

@@ -1,4 +1,5 @@
 """Windowed attention against the plain composition, and against MONAI's own pieces."""
+import math
 import os
 import random
 
@@ -50,7 +51,10 @@ def test_float32_error_against_float64(factor, forward_bound, gradient_bound):
         got = run(fovea.window_attention, tensors, window, shift, grad_out, **options)
         case = (seed, list(tensors[0].shape), window, shift, options)
         assert error(got[0], exact[0]) <= forward_bound, case
-        assert max(map(error, got[1:], exact[1:])) <= gradient_bound, case
+        assert error(got[1], exact[1]) <= gradient_bound, case
+        # What all windows share collects their rounding errors as a random walk, also where the sums themselves cancel.
+        windows = tensors[0].shape[0] * math.prod(-(-g // w) for g, w in zip(tensors[0].shape[1:4], window))
+        assert max(map(error, got[2:], exact[2:]), default=0) <= gradient_bound * windows**0.5, case
 
 
 def test_float64_equals_the_composition_to_1e_12():
@@ -219,7 +223,6 @@ def outside_of(query, qkv, window, shift):
 
 
 def test_non_contiguous_inputs_give_the_same_bits():
-    case = random_case(random.Random(3))
     qkv, grad_out = torch.randn(2, 5, 4, 6, 3, 2, 8), torch.randn(2, 5, 4, 6, 16)
     table, pad = torch.randn(27, 2), torch.randn(3, 2, 8)
     expected = run(fovea.window_attention, [qkv, table, pad, None], (2, 2, 2), (1, 1, 1), grad_out)
