@@ -15,7 +15,8 @@ using torch::Tensor;
 TEST(AdamW, FollowsTorchsOwnAdamWOverManySteps) {
   torch::manual_seed(1);
   for (const auto type : {torch::kDouble, torch::kFloat}) {
-    Tensor a = torch::randn({70000}, type).view({7, 10000}).set_requires_grad(true), b = a.detach().clone().set_requires_grad(true);
+    Tensor a = torch::randn({70000}, type).view({7, 10000}).set_requires_grad(true),
+           b = a.detach().clone().set_requires_grad(true);
     AdamW ours({{"w", a}}, {.weight_decay = 0.1});
     torch::optim::AdamW theirs({b}, torch::optim::AdamWOptions(1e-2).weight_decay(0.1));
     for (int i = 0; i < 20; ++i) {
@@ -29,7 +30,8 @@ TEST(AdamW, FollowsTorchsOwnAdamWOverManySteps) {
 
 TEST(AdamW, NormIsThatOfAllGradientsTogetherAndThreadsDoNotChangeIt) {
   torch::manual_seed(2);
-  Tensor a = torch::zeros({200001}).set_requires_grad(true), b = torch::zeros({3, 5}).set_requires_grad(true), c = torch::zeros({2}).set_requires_grad(true);
+  Tensor a = torch::zeros({200001}).set_requires_grad(true), b = torch::zeros({3, 5}).set_requires_grad(true),
+         c = torch::zeros({2}).set_requires_grad(true);
   a.mutable_grad() = torch::randn({200001}), b.mutable_grad() = torch::randn({3, 5});
   AdamW optimizer({{"a", a}, {"b", b}, {"c", c}}, {});
   const double expected = torch::cat({a.grad(), b.grad().flatten()}).to(torch::kDouble).norm().item<double>();

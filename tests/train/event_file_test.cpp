@@ -15,8 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 struct EventFolder : testing::Test {
-  fs::path folder = fs::path(testing::TempDir()) / ("fovea_events_" + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "_" +
-                                                   ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  fs::path folder = fs::path(testing::TempDir()) /
+                    ("fovea_events_" + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "_" +
+                     ::testing::UnitTest::GetInstance()->current_test_info()->name());
   EventFolder() { fs::remove_all(folder), fs::create_directories(folder); }
   ~EventFolder() override { fs::remove_all(folder); }
 };
@@ -41,7 +42,10 @@ TEST_F(EventFolder, RecordsAreFramedByLengthAndTwoChecksums) {
     uint64_t length;
     std::memcpy(&length, bytes.data() + at, 8);
     ASSERT_LE(at + length + 16, bytes.size());
-    const auto masked = [](std::string_view s) { const uint32_t c = crc32c(s); return uint32_t((c >> 15 | c << 17) + 0xa282ead8u); };
+    const auto masked = [](std::string_view s) {
+      const uint32_t c = crc32c(s);
+      return uint32_t((c >> 15 | c << 17) + 0xa282ead8u);
+    };
     uint32_t check;
     std::memcpy(&check, bytes.data() + at + 8, 4);
     EXPECT_EQ(check, masked({bytes.data() + at, 8}));
@@ -51,7 +55,9 @@ TEST_F(EventFolder, RecordsAreFramedByLengthAndTwoChecksums) {
     at += 16 + length;
   }
   ASSERT_EQ(records.size(), 2u);
-  EXPECT_EQ(records[0].substr(9), "\x1a\x0d" "brain.Event:2");
+  EXPECT_EQ(records[0].substr(9),
+            "\x1a\x0d"
+            "brain.Event:2");
   // step 300 as varint; summary { value { tag "loss", simple_value 0.5 } }
   EXPECT_EQ(records[1].substr(9), std::string("\x10\xac\x02\x2a\x0d\x0a\x0b\x0a\x04loss\x15\x00\x00\x00\x3f", 18));
 }

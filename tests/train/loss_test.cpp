@@ -19,7 +19,8 @@ Tensor definition(const Tensor& logits, const Tensor& labels, const Segmentation
   const Tensor use = y.ne(config.ignore_label).to(torch::kDouble).unsqueeze(1);
   const Tensor target = torch::one_hot(y.clamp(0, K - 1), K).movedim(2, 1).to(torch::kDouble) * use;
   const std::vector<int64_t> dims = config.batch_dice ? std::vector<int64_t>{0, 2} : std::vector<int64_t>{2};
-  Tensor dice = 1 - (2 * (p * target).sum(dims) + config.smooth) / ((p * use).sum(dims) + target.sum(dims) + config.smooth);
+  Tensor dice =
+      1 - (2 * (p * target).sum(dims) + config.smooth) / ((p * use).sum(dims) + target.sum(dims) + config.smooth);
   dice = dice.slice(-1, config.include_background ? 0 : 1).mean();
   Tensor weight = torch::ones({K}, torch::kDouble);
   for (size_t k = 0; k < config.class_weights.size(); ++k) weight[int64_t(k)] = config.class_weights[k];
@@ -41,8 +42,14 @@ std::vector<Case> cases() {
   ignore.ignore_label = 2;
   background.include_background = true, background.dice_weight = 0.3, background.cross_entropy_weight = 2;
   smooth.smooth = 1, smooth.batch_dice = false, smooth.ignore_label = 0;
-  return {{{3, 5, 7}, 2, 3, {}}, {{16, 16, 16}, 2, 3, sample}, {{17, 19, 13}, 1, 3, weights}, {{1, 1, 1}, 1, 3, background},
-          {{4, 8, 8}, 3, 3, ignore}, {{16, 16, 17}, 3, 14, smooth}, {{256}, 2, 2, {}}, {{30, 40}, 2, 5, background}};
+  return {{{3, 5, 7}, 2, 3, {}},
+          {{16, 16, 16}, 2, 3, sample},
+          {{17, 19, 13}, 1, 3, weights},
+          {{1, 1, 1}, 1, 3, background},
+          {{4, 8, 8}, 3, 3, ignore},
+          {{16, 16, 17}, 3, 14, smooth},
+          {{256}, 2, 2, {}},
+          {{30, 40}, 2, 5, background}};
 }
 
 TEST(DiceCrossEntropy, ValueAndGradientMatchTheDefinitionInDouble) {
@@ -71,11 +78,13 @@ TEST(DiceCrossEntropy, SingleAndBrainFloatStayWithinTheirPrecision) {
     Tensor y = torch::randint(0, c.K, shape, torch::kLong);
     y.flatten()[0] = 1;
     for (const auto type : {torch::kFloat, torch::kBFloat16}) {
-      const Tensor x = base.to(type).set_requires_grad(true), exact = x.detach().to(torch::kDouble).set_requires_grad(true);
+      const Tensor x = base.to(type).set_requires_grad(true),
+                   exact = x.detach().to(torch::kDouble).set_requires_grad(true);
       const Tensor ours = dice_cross_entropy(x, y, c.config), theirs = definition(exact, y, c.config);
       EXPECT_EQ(ours.scalar_type(), torch::kFloat) << "softmax and sums in f32 whatever autocast says";
       EXPECT_NEAR(ours.item<double>(), theirs.item<double>(), 2e-6 * std::max(1.0, theirs.item<double>()));
-      const Tensor g = torch::autograd::grad({ours}, {x})[0].to(torch::kDouble), h = torch::autograd::grad({theirs}, {exact})[0];
+      const Tensor g = torch::autograd::grad({ours}, {x})[0].to(torch::kDouble),
+                   h = torch::autograd::grad({theirs}, {exact})[0];
       const double rounding = type == torch::kFloat ? 2e-6 : 4e-3;  // of the stored gradient: 8 bits in bf16
       EXPECT_LT((g - h).abs().max().item<double>(), rounding * h.abs().max().item<double>()) << shape;
     }
@@ -85,7 +94,8 @@ TEST(DiceCrossEntropy, SingleAndBrainFloatStayWithinTheirPrecision) {
 TEST(DiceCrossEntropy, ChannelsLastLogitsGiveTheSameBitsWithoutACopy) {
   torch::manual_seed(3);
   const Tensor x = torch::randn({2, 4, 9, 10, 11}), y = torch::randint(0, 4, {2, 1, 9, 10, 11}, torch::kByte);
-  const Tensor a = x.clone().set_requires_grad(true), b = x.to(torch::kFloat, false, true, at::MemoryFormat::ChannelsLast3d).set_requires_grad(true);
+  const Tensor a = x.clone().set_requires_grad(true),
+               b = x.to(torch::kFloat, false, true, at::MemoryFormat::ChannelsLast3d).set_requires_grad(true);
   dice_cross_entropy(a, y, {}).backward();
   dice_cross_entropy(b, y, {}).backward();
   EXPECT_TRUE(torch::equal(a.grad(), b.grad()));
@@ -113,7 +123,8 @@ TEST(DiceCrossEntropy, BitsDoNotDependOnTheNumberOfThreads) {
 
 TEST(DiceCrossEntropy, HugeLogitsGiveFiniteValuesAndGradients) {
   const Tensor y = torch::tensor({0, 1, 1, 0}).view({1, 4});
-  const Tensor x = torch::tensor({1e4f, -1e4f, 3e38f, -88.f, -1e4f, 1e4f, -3e38f, 88.f}).view({1, 2, 4}).set_requires_grad(true);
+  const Tensor x =
+      torch::tensor({1e4f, -1e4f, 3e38f, -88.f, -1e4f, 1e4f, -3e38f, 88.f}).view({1, 2, 4}).set_requires_grad(true);
   const Tensor loss = dice_cross_entropy(x, y, {});
   loss.backward();
   EXPECT_TRUE(torch::isfinite(x.grad()).all().item<bool>());
@@ -166,22 +177,28 @@ TEST(DiceCrossEntropy, MistakesAreNamed) {
   EXPECT_EQ(message_of([&] { dice_cross_entropy(x, y.clone().fill_(3), {}); }),
             "dice_cross_entropy: labels has the value 3 in sample 0, expected 0..2; the network has 3 classes");
   EXPECT_EQ(message_of([&] { dice_cross_entropy(x, y.slice(1, 0, 1), {}); }),
-            "dice_cross_entropy: labels must be [B,...] or [B,1,...] on the grid of the logits; logits [1,3,2,2,2], labels [1,1,2,2]");
-  EXPECT_THAT(message_of([&] { dice_cross_entropy(x, y.to(torch::kFloat), {}); }), testing::HasSubstr("labels must be integers"));
+            "dice_cross_entropy: labels must be [B,...] or [B,1,...] on the grid of the logits; logits [1,3,2,2,2], "
+            "labels [1,1,2,2]");
+  EXPECT_THAT(message_of([&] { dice_cross_entropy(x, y.to(torch::kFloat), {}); }),
+              testing::HasSubstr("labels must be integers"));
   SegmentationLossConfig config;
   config.class_weights = {1, 2};
-  EXPECT_THAT(message_of([&] { dice_cross_entropy(x, y, config); }), testing::HasSubstr("class_weights has 2 entries, expected 3"));
+  EXPECT_THAT(message_of([&] { dice_cross_entropy(x, y, config); }),
+              testing::HasSubstr("class_weights has 2 entries, expected 3"));
 }
 
 TEST(DeepSupervision, WeightsHalveAndLabelsAreTakenAtTheNearestVoxel) {
   torch::manual_seed(5);
   const Tensor y = torch::randint(0, 3, {2, 8, 6, 4});
-  const Tensor x0 = torch::randn({2, 3, 8, 6, 4}), x1 = torch::randn({2, 3, 4, 3, 2}), x2 = torch::randn({2, 3, 2, 2, 1});
+  const Tensor x0 = torch::randn({2, 3, 8, 6, 4}), x1 = torch::randn({2, 3, 4, 3, 2}),
+               x2 = torch::randn({2, 3, 2, 2, 1});
   using torch::indexing::Slice;
   const Tensor y1 = y.index({Slice(), Slice(1, {}, 2), Slice(1, {}, 2), Slice(1, {}, 2)});
   EXPECT_TRUE(torch::equal(nearest_labels(y, {4, 3, 2}), y1));
-  const double expected = (dice_cross_entropy(x0, y, {}).item<double>() + 0.5 * dice_cross_entropy(x1, y1, {}).item<double>() +
-                           0.25 * dice_cross_entropy(x2, nearest_labels(y, {2, 2, 1}), {}).item<double>()) / 1.75;
+  const double expected =
+      (dice_cross_entropy(x0, y, {}).item<double>() + 0.5 * dice_cross_entropy(x1, y1, {}).item<double>() +
+       0.25 * dice_cross_entropy(x2, nearest_labels(y, {2, 2, 1}), {}).item<double>()) /
+      1.75;
   EXPECT_NEAR(deep_supervision_loss({x0, x1, x2}, y.unsqueeze(1), {}).item<double>(), expected, 1e-6);
   EXPECT_EQ(nearest_labels(torch::arange(5).view({1, 5}), {3}).equal(torch::tensor({0, 2, 4}).view({1, 3})), true);
 }
