@@ -193,7 +193,8 @@ std::string Progress::render(double now_s, int columns) const {
   }
   std::string head = label_ + " ", tail = std::to_string(done_);
   if (total_ > 0) tail += "/" + std::to_string(total_);
-  tail += " [" + clock_text(elapsed_s) + (part >= 0 ? "<" + clock_text(left_s) : "") + ", " + rate_text(rate_, options_.unit) + "]";
+  tail += " [" + clock_text(elapsed_s) + (part >= 0 ? "<" + clock_text(left_s) : "") + ", " +
+          rate_text(rate_, options_.unit) + "]";
   if (!note_.empty()) tail += " " + note_;
   if (part >= 0) {
     char percent[16];

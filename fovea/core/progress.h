@@ -19,9 +19,9 @@ struct ProgressOptions {
   double redraw_every_s = 0.1;  // of the bar
   double line_every_s = 30;     // of kLines
   // Replaced in tests.
-  std::function<double()> clock_s;               // default: steady clock
-  std::function<void(std::string_view)> write;   // default: stderr
-  int columns = 0;                               // default: of the terminal, 80 if unknown
+  std::function<double()> clock_s;              // default: steady clock
+  std::function<void(std::string_view)> write;  // default: stderr
+  int columns = 0;                              // default: of the terminal, 80 if unknown
 };
 
 /// A bar on stderr with rate and remaining time:
@@ -58,9 +58,9 @@ class Progress {
   ProgressOptions options_;
   ProgressMode mode_;
   double start_s_, last_drawn_s_;
-  double rate_time_s_;          // when rate_ was last updated
+  double rate_time_s_;  // when rate_ was last updated
   int64_t rate_done_ = 0;
-  double rate_ = 0;             // smoothed, items per second
+  double rate_ = 0;  // smoothed, items per second
   bool finished_ = false;
 };
 

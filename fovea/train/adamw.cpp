@@ -25,7 +25,8 @@ inline __attribute__((always_inline)) void update_one(T& p, T& m, T& v, T g, con
 }
 
 template <class T>
-void update_range(T* __restrict p, T* __restrict m, T* __restrict v, const T* __restrict g, int64_t n, const Step& step) {
+void update_range(T* __restrict p, T* __restrict m, T* __restrict v, const T* __restrict g, int64_t n,
+                  const Step& step) {
   const Step s = step;
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -64,7 +65,8 @@ void for_each_chunk(int64_t n, const F& body) {
 
 void AdamWConfig::validate() const {
   const auto require = [](bool ok, const char* name, double value, const char* rule) {
-    if (!ok) throw ArgumentError(std::string("optimizer: ") + name + " is " + std::to_string(value) + ", expected " + rule);
+    if (!ok)
+      throw ArgumentError(std::string("optimizer: ") + name + " is " + std::to_string(value) + ", expected " + rule);
   };
   require(learning_rate > 0, "learning_rate", learning_rate, "> 0");
   require(beta1 >= 0 && beta1 < 1, "beta1", beta1, "in [0, 1)");
@@ -78,12 +80,15 @@ bool is_exempt_from_decay(const NamedParameter& parameter) {
          parameter.name.find("pos_embed") != std::string::npos || parameter.name.find("token") != std::string::npos;
 }
 
-AdamW::AdamW(std::vector<NamedParameter> parameters, const AdamWConfig& config) : config_(config), parameters_(std::move(parameters)) {
+AdamW::AdamW(std::vector<NamedParameter> parameters, const AdamWConfig& config)
+    : config_(config), parameters_(std::move(parameters)) {
   config_.validate();
   for (const NamedParameter& p : parameters_) {
     const bool fits = p.value.device().is_cpu() && p.value.is_non_overlapping_and_dense() &&
                       (p.value.scalar_type() == at::kFloat || p.value.scalar_type() == at::kDouble);
-    if (!fits) throw ArgumentError("AdamW: parameter " + p.name + " is " + p.value.toString() + ", expected a dense f32 or f64 CPU tensor");
+    if (!fits)
+      throw ArgumentError("AdamW: parameter " + p.name + " is " + p.value.toString() +
+                          ", expected a dense f32 or f64 CPU tensor");
     m_.push_back(torch::zeros_like(p.value.detach()));
     v_.push_back(torch::zeros_like(p.value.detach()));
     exempt_.push_back(!config_.decay_all && is_exempt_from_decay(p));
@@ -98,7 +103,9 @@ double AdamW::gradient_norm() const {
     const torch::Tensor g = aligned_gradient(p.value);
     parts.assign(size_t((g.numel() + kChunk - 1) / kChunk), 0);
     AT_DISPATCH_FLOATING_TYPES(g.scalar_type(), "gradient_norm", [&] {
-      for_each_chunk(g.numel(), [&](int64_t c, int64_t begin, int64_t n) { parts[size_t(c)] = sum_of_squares(g.const_data_ptr<scalar_t>() + begin, n); });
+      for_each_chunk(g.numel(), [&](int64_t c, int64_t begin, int64_t n) {
+        parts[size_t(c)] = sum_of_squares(g.const_data_ptr<scalar_t>() + begin, n);
+      });
     });
     for (const double part : parts) total += part;
   }

@@ -35,9 +35,11 @@ struct NamedParameter {
 /// True if weight decay should leave the parameter alone: vectors and scalars (biases, norms) and position tables.
 bool is_exempt_from_decay(const NamedParameter& parameter);
 
-/// AdamW with its state in plain tensors, so that a checkpoint holds all of it. One pass over memory a step; every element
-/// is computed alone and norms are summed in f64 in a fixed order, so bits do not depend on the number of threads.
-///   m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p (1 - lr wd) - lr m' / (sqrt(v') + eps),  m', v' unbiased
+/// AdamW with its state in plain tensors, so that a checkpoint holds all of it. One pass over memory a step; every
+/// element is computed alone and norms are summed in f64 in a fixed order, so bits do not depend on the number of
+/// threads.
+///   m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p (1 - lr wd) - lr m' / (sqrt(v') + eps),  m', v'
+///   unbiased
 /// Parameters f32 or f64, dense, on the CPU. A parameter without gradient is left as it is.
 /// Source   Loshchilov & Hutter 2019, algorithm 2; equal to torch.optim.AdamW up to rounding (tested).
 class AdamW {

@@ -61,7 +61,8 @@ uint32_t masked_crc(std::string_view bytes) { return std::rotr(crc32c(bytes), 15
 
 constexpr std::string_view kPrefix = "events.out.tfevents.";
 
-/// TensorBoard reads the files of a folder in the order of their names: seconds since 1970, later than any file there is.
+/// TensorBoard reads the files of a folder in the order of their names: seconds since 1970, later than any file there
+/// is.
 int64_t next_number(const fs::path& folder) {
   int64_t number = int64_t(wall_time_s());
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -122,7 +123,8 @@ void EventFile::add_scalar(std::string_view tag, int64_t step, double value) {
   add_event(event);
 }
 
-void EventFile::add_png(std::string_view tag, int64_t step, std::span<const std::byte> png, int height, int width, int channels) {
+void EventFile::add_png(std::string_view tag, int64_t step, std::span<const std::byte> png, int height, int width,
+                        int channels) {
   std::string image, item, summary, event;
   put_integer(image, kHeight, uint64_t(height));
   put_integer(image, kWidth, uint64_t(width));

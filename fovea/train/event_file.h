@@ -11,12 +11,12 @@ namespace fovea::train {
 /// CRC-32C (Castagnoli) of bytes.
 uint32_t crc32c(std::string_view bytes);
 
-/// A TensorBoard event file: scalars and PNG images. The protobuf messages are encoded by hand, because libtorch carries a
-/// protobuf of its own and two in one process clash.
-/// Every EventFile is a new file `events.out.tfevents.*` in its folder, named so that TensorBoard reads it after the older
-/// ones. A resumed run passes the first step that it will write: TensorBoard then drops what older files hold from that
-/// step on. Records reach the file at flush(); a record cut by a crash is skipped by TensorBoard.
-/// Errors   IoError when the file cannot be made, ResourceError when it cannot be written.
+/// A TensorBoard event file: scalars and PNG images. The protobuf messages are encoded by hand, because libtorch
+/// carries a protobuf of its own and two in one process clash. Every EventFile is a new file `events.out.tfevents.*` in
+/// its folder, named so that TensorBoard reads it after the older ones. A resumed run passes the first step that it
+/// will write: TensorBoard then drops what older files hold from that step on. Records reach the file at flush(); a
+/// record cut by a crash is skipped by TensorBoard. Errors   IoError when the file cannot be made, ResourceError when
+/// it cannot be written.
 class EventFile {
  public:
   explicit EventFile(const std::filesystem::path& folder, int64_t first_step = 0);

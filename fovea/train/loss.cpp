@@ -15,9 +15,9 @@ namespace fovea::train {
 namespace {
 
 // How the two passes work. A voxel block of kBlock voxels is copied into a [K][kBlock] scratch of f32 (f64), whatever
-// the layout and dtype of the logits; all arithmetic runs along the voxels of the scratch, which the compiler turns into
-// SIMD code. Sums of a block are f32, sums of a chunk and of chunks f64 and in the order of the chunks, so the bits
-// depend on neither the number of threads nor on which thread took which chunk.
+// the layout and dtype of the logits; all arithmetic runs along the voxels of the scratch, which the compiler turns
+// into SIMD code. Sums of a block are f32, sums of a chunk and of chunks f64 and in the order of the chunks, so the
+// bits depend on neither the number of threads nor on which thread took which chunk.
 constexpr int64_t kBlock = 256, kChunk = 16 * kBlock;
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -26,9 +26,10 @@ constexpr int64_t kBlock = 256, kChunk = 16 * kBlock;
 #define FOVEA_CLONES
 #endif
 
-/// exp(x) for x <= 0, within 2 units in the last place down to -87, where it stays. Without a call, so that loops vectorise.
+/// exp(x) for x <= 0, within 2 units in the last place down to -87, where it stays. Without a call, so that loops
+/// vectorise.
 inline __attribute__((always_inline)) float fast_exp(float x) {
-  x = x < -87.0f ? -87.0f : x;  // in this order NaN stays NaN
+  x = x < -87.0f ? -87.0f : x;                    // in this order NaN stays NaN
   const float t = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 rounds to the nearest integer
   const float n = t - 12582912.0f;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // x - n log 2 in two parts
@@ -79,13 +80,16 @@ inline __attribute__((always_inline)) void add_row_sums(const T* p, int64_t K, c
     sum[k] += total;
   }
 }
-FOVEA_CLONES void row_sums_block(const float* p, int64_t K, const float* use, double* sum) { add_row_sums(p, K, use, sum); }
+FOVEA_CLONES void row_sums_block(const float* p, int64_t K, const float* use, double* sum) {
+  add_row_sums(p, K, use, sum);
+}
 void row_sums_block(const double* p, int64_t K, const double* use, double* sum) { add_row_sums(p, K, use, sum); }
 
-/// x <- p_k (a_k - S + c) with p = exp(x - lse), S = sum_j p_j a_j - own, own = p_y b_y; `own` comes as b_y and leaves as p_y b_y.
-/// label < 0: the voxel is ignored and its column becomes 0.
+/// x <- p_k (a_k - S + c) with p = exp(x - lse), S = sum_j p_j a_j - own, own = p_y b_y; `own` comes as b_y and leaves
+/// as p_y b_y. label < 0: the voxel is ignored and its column becomes 0.
 template <class T>
-inline __attribute__((always_inline)) void gradient_rows(T* x, int64_t K, const T* lse, const T* a, const T* b, const T* c, const int32_t* label) {
+inline __attribute__((always_inline)) void gradient_rows(T* x, int64_t K, const T* lse, const T* a, const T* b,
+                                                         const T* c, const int32_t* label) {
   T shift[kBlock];
   for (int64_t v = 0; v < kBlock; ++v) shift[v] = c[v];
   for (int64_t k = 0; k < K; ++k) {
@@ -111,10 +115,12 @@ inline __attribute__((always_inline)) void gradient_rows(T* x, int64_t K, const 
     }
   }
 }
-FOVEA_CLONES void gradient_block(float* x, int64_t K, const float* lse, const float* a, const float* b, const float* c, const int32_t* label) {
+FOVEA_CLONES void gradient_block(float* x, int64_t K, const float* lse, const float* a, const float* b, const float* c,
+                                 const int32_t* label) {
   gradient_rows(x, K, lse, a, b, c, label);
 }
-void gradient_block(double* x, int64_t K, const double* lse, const double* a, const double* b, const double* c, const int32_t* label) {
+void gradient_block(double* x, int64_t K, const double* lse, const double* a, const double* b, const double* c,
+                    const int32_t* label) {
   gradient_rows(x, K, lse, a, b, c, label);
 }
 
@@ -129,7 +135,8 @@ Layout layout_of(const torch::Tensor& logits) {
 }
 
 bool is_channels_last(const torch::Tensor& x) {
-  return (x.dim() == 5 && x.is_contiguous(at::MemoryFormat::ChannelsLast3d)) || (x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast));
+  return (x.dim() == 5 && x.is_contiguous(at::MemoryFormat::ChannelsLast3d)) ||
+         (x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast));
 }
 
 /// Copies n <= kBlock voxels into the scratch; columns behind n are zero.
@@ -185,7 +192,8 @@ double weight_of(const SegmentationLossConfig& config, int64_t k) {
   return config.class_weights.empty() ? 1.0 : config.class_weights[size_t(k)];
 }
 
-double loss_from_sums(const std::vector<ClassSums>& samples, int64_t K, const SegmentationLossConfig& config, Coefficients* out) {
+double loss_from_sums(const std::vector<ClassSums>& samples, int64_t K, const SegmentationLossConfig& config,
+                      Coefficients* out) {
   const int64_t B = int64_t(samples.size()), first = config.include_background ? 0 : 1;
   ClassSums all(K);
   for (const ClassSums& s : samples) all.add(s);
@@ -207,8 +215,9 @@ double loss_from_sums(const std::vector<ClassSums>& samples, int64_t K, const Se
 }
 
 template <class S, class T, class L>
-void forward_chunk(const S* logits, const L* labels, const Layout& at, int64_t begin, int64_t end, const SegmentationLossConfig& config,
-                   T* lse, ClassSums* sums, std::atomic<int64_t>* bad_voxel, int64_t voxel_base) {
+void forward_chunk(const S* logits, const L* labels, const Layout& at, int64_t begin, int64_t end,
+                   const SegmentationLossConfig& config, T* lse, ClassSums* sums, std::atomic<int64_t>* bad_voxel,
+                   int64_t voxel_base) {
   std::vector<T> p(size_t(at.K * kBlock));
   T use[kBlock], block_lse[kBlock];
   for (int64_t v0 = begin; v0 < end; v0 += kBlock) {
@@ -237,8 +246,8 @@ void forward_chunk(const S* logits, const L* labels, const Layout& at, int64_t b
 }
 
 template <class S, class T, class L>
-void backward_chunk(const S* logits, const L* labels, const T* lse, const Layout& at, int64_t begin, int64_t end, const T* a, const T* b,
-                    const T* ce_of_class, int64_t ignore_label, S* gradient) {
+void backward_chunk(const S* logits, const L* labels, const T* lse, const Layout& at, int64_t begin, int64_t end,
+                    const T* a, const T* b, const T* ce_of_class, int64_t ignore_label, S* gradient) {
   std::vector<T> x(size_t(at.K * kBlock));
   T block_lse[kBlock], c[kBlock];
   int32_t y[kBlock];
@@ -277,11 +286,12 @@ void visit_types(const torch::Tensor& logits, const torch::Tensor& labels, const
 }
 
 struct DiceCrossEntropy : torch::autograd::Function<DiceCrossEntropy> {
-  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& logits, const torch::Tensor& labels,
-                               const SegmentationLossConfig& config) {
+  static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& logits,
+                               const torch::Tensor& labels, const SegmentationLossConfig& config) {
     const Layout at = layout_of(logits);
     const auto accumulate_type = logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    torch::Tensor lse = torch::empty({at.B, at.V}, logits.options().dtype(accumulate_type).memory_format(at::MemoryFormat::Contiguous));
+    torch::Tensor lse =
+        torch::empty({at.B, at.V}, logits.options().dtype(accumulate_type).memory_format(at::MemoryFormat::Contiguous));
     const int64_t chunks = (at.V + kChunk - 1) / kChunk;
     std::vector<ClassSums> parts(size_t(at.B * chunks), ClassSums(at.K));
     std::atomic<int64_t> bad_voxel{-1};
@@ -290,15 +300,16 @@ struct DiceCrossEntropy : torch::autograd::Function<DiceCrossEntropy> {
       using T = decltype(t);
       using L = decltype(l);
       for_each_chunk(at, [&](int64_t i, int64_t b, int64_t begin, int64_t end) {
-        forward_chunk(logits.const_data_ptr<S>() + b * at.stride_b, labels.const_data_ptr<L>() + b * at.V, at, begin, end, config,
-                      lse.mutable_data_ptr<T>() + b * at.V, &parts[size_t(i)], &bad_voxel, b * at.V);
+        forward_chunk(logits.const_data_ptr<S>() + b * at.stride_b, labels.const_data_ptr<L>() + b * at.V, at, begin,
+                      end, config, lse.mutable_data_ptr<T>() + b * at.V, &parts[size_t(i)], &bad_voxel, b * at.V);
       });
     });
     if (const int64_t bad = bad_voxel; bad >= 0) {
-      throw ArgumentError("dice_cross_entropy: labels has the value " + std::to_string(labels.flatten()[bad].item<int64_t>()) + " in sample " +
-                          std::to_string(bad / at.V) + ", expected 0.." + std::to_string(at.K - 1) +
-                          (config.ignore_label >= 0 ? " or " + std::to_string(config.ignore_label) + " (ignored)" : "") +
-                          "; the network has " + std::to_string(at.K) + " classes");
+      throw ArgumentError(
+          "dice_cross_entropy: labels has the value " + std::to_string(labels.flatten()[bad].item<int64_t>()) +
+          " in sample " + std::to_string(bad / at.V) + ", expected 0.." + std::to_string(at.K - 1) +
+          (config.ignore_label >= 0 ? " or " + std::to_string(config.ignore_label) + " (ignored)" : "") +
+          "; the network has " + std::to_string(at.K) + " classes");
     }
     std::vector<ClassSums> samples(size_t(at.B), ClassSums(at.K));
     for (size_t i = 0; i < parts.size(); ++i) samples[i / size_t(chunks)].add(parts[i]);
@@ -314,7 +325,8 @@ struct DiceCrossEntropy : torch::autograd::Function<DiceCrossEntropy> {
     return torch::full({}, loss, logits.options().dtype(accumulate_type));
   }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& upstream) {
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& upstream) {
     const auto saved = context->get_saved_variables();
     const torch::Tensor &logits = saved[0], &labels = saved[1], &lse = saved[2];
     const Layout at = layout_of(logits);
@@ -335,8 +347,9 @@ struct DiceCrossEntropy : torch::autograd::Function<DiceCrossEntropy> {
       const std::vector<T> a_t = scaled(a), b_t = scaled(b), ce_t = scaled(ce_of_class);
       for_each_chunk(at, [&](int64_t, int64_t sample, int64_t begin, int64_t end) {
         backward_chunk(logits.const_data_ptr<S>() + sample * at.stride_b, labels.const_data_ptr<L>() + sample * at.V,
-                       lse.const_data_ptr<T>() + sample * at.V, at, begin, end, a_t.data() + sample * at.K, b_t.data() + sample * at.K,
-                       ce_t.data(), ignore_label, gradient.mutable_data_ptr<S>() + sample * at.stride_b);
+                       lse.const_data_ptr<T>() + sample * at.V, at, begin, end, a_t.data() + sample * at.K,
+                       b_t.data() + sample * at.K, ce_t.data(), ignore_label,
+                       gradient.mutable_data_ptr<S>() + sample * at.stride_b);
       });
     });
     return {gradient, {}, {}};
@@ -351,11 +364,14 @@ std::string shape_text(const torch::Tensor& t) {
 
 }  // namespace
 
-torch::Tensor dice_cross_entropy(const torch::Tensor& logits, const torch::Tensor& labels, const SegmentationLossConfig& config) {
+torch::Tensor dice_cross_entropy(const torch::Tensor& logits, const torch::Tensor& labels,
+                                 const SegmentationLossConfig& config) {
   const auto fail = [&](const std::string& what) {
-    throw ArgumentError("dice_cross_entropy: " + what + "; logits " + shape_text(logits) + ", labels " + shape_text(labels));
+    throw ArgumentError("dice_cross_entropy: " + what + "; logits " + shape_text(logits) + ", labels " +
+                        shape_text(labels));
   };
-  if (logits.dim() < 3 || logits.size(1) < 2) fail("logits must be [B,K,...] with K >= 2 and at least one spatial axis");
+  if (logits.dim() < 3 || logits.size(1) < 2)
+    fail("logits must be [B,K,...] with K >= 2 and at least one spatial axis");
   const auto type = logits.scalar_type();
   if (type != at::kFloat && type != at::kBFloat16 && type != at::kDouble) fail("logits must be f32, bf16 or f64");
   if (!at::isIntegralType(labels.scalar_type(), /*includeBool=*/false)) fail("labels must be integers");
@@ -368,7 +384,8 @@ torch::Tensor dice_cross_entropy(const torch::Tensor& logits, const torch::Tenso
   if (logits.numel() == 0) fail("there are no voxels");
   const size_t K = size_t(logits.size(1));
   if (!config.class_weights.empty() && config.class_weights.size() != K) {
-    fail("class_weights has " + std::to_string(config.class_weights.size()) + " entries, expected " + std::to_string(K) + ", one a class");
+    fail("class_weights has " + std::to_string(config.class_weights.size()) + " entries, expected " +
+         std::to_string(K) + ", one a class");
   }
   const torch::Tensor x = is_channels_last(logits) ? logits : logits.contiguous();
   return DiceCrossEntropy::apply(x, flat.contiguous(), config);
@@ -394,8 +411,8 @@ torch::Tensor deep_supervision_loss(const std::vector<torch::Tensor>& logits, co
   torch::Tensor sum;
   for (const torch::Tensor& scale : logits) {
     if (flat.dim() != scale.dim() - 1) {
-      throw ArgumentError("deep_supervision_loss: labels must be [B,...] on the grid of the first output; labels " + shape_text(labels) +
-                          ", output " + shape_text(scale));
+      throw ArgumentError("deep_supervision_loss: labels must be [B,...] on the grid of the first output; labels " +
+                          shape_text(labels) + ", output " + shape_text(scale));
     }
     const torch::Tensor term = weight * dice_cross_entropy(scale, nearest_labels(flat, scale.sizes().slice(2)), config);
     sum = sum.defined() ? sum + term : term;

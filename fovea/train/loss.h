@@ -6,7 +6,6 @@
 
 namespace fovea::train {
 
-
 struct SegmentationLossConfig {
   double dice_weight = 1;
   double cross_entropy_weight = 1;
@@ -38,10 +37,11 @@ struct SegmentationLossConfig {
 ///          [B,1,...] of any integer type; result a scalar, f64 for f64 logits, else f32.
 /// Numerics softmax and sums in f32 (f64 for f64 logits), voxel sums in f64 in a fixed order: same bits for any number
 ///          of threads. Fit for use under bf16 autocast. No voxel counted (all ignored): the CE term is 0.
-/// Errors   ArgumentError on shapes, dtypes, a label outside [0, K) (which is named) or class_weights of another length.
-/// Cost     O(B*K*V) time; memory besides the gradient: 4 B a voxel.
-/// Source   Milletari et al. 2016 (soft Dice); as monai.losses.DiceCELoss(softmax, smooth_nr = smooth_dr = smooth).
-torch::Tensor dice_cross_entropy(const torch::Tensor& logits, const torch::Tensor& labels, const SegmentationLossConfig& config);
+/// Errors   ArgumentError on shapes, dtypes, a label outside [0, K) (which is named) or class_weights of another
+/// length. Cost     O(B*K*V) time; memory besides the gradient: 4 B a voxel. Source   Milletari et al. 2016 (soft
+/// Dice); as monai.losses.DiceCELoss(softmax, smooth_nr = smooth_dr = smooth).
+torch::Tensor dice_cross_entropy(const torch::Tensor& logits, const torch::Tensor& labels,
+                                 const SegmentationLossConfig& config);
 
 /// Weighted sum of dice_cross_entropy over the outputs of a deeply supervised network, full resolution first; weights
 /// 1, d, d^2, ... (d = deep_supervision_decay) divided by their sum. Labels are downsampled with nearest_labels().

@@ -14,9 +14,12 @@ double decay(const ScheduleConfig& config, double t) {
   t = std::clamp(t, 0.0, 1.0);
   const double f = config.final_factor;
   switch (config.kind) {
-    case ScheduleKind::kCosine: return f + (1 - f) * 0.5 * (1 + std::cos(std::numbers::pi * t));
-    case ScheduleKind::kPolynomial: return f + (1 - f) * std::pow(1 - t, config.power);
-    case ScheduleKind::kConstant: break;
+    case ScheduleKind::kCosine:
+      return f + (1 - f) * 0.5 * (1 + std::cos(std::numbers::pi * t));
+    case ScheduleKind::kPolynomial:
+      return f + (1 - f) * std::pow(1 - t, config.power);
+    case ScheduleKind::kConstant:
+      break;
   }
   return 1;
 }
@@ -24,7 +27,8 @@ double decay(const ScheduleConfig& config, double t) {
 }  // namespace
 
 void ScheduleConfig::validate() const {
-  if (!(warmup >= 0 && warmup <= 1)) throw ArgumentError("schedule: warmup is " + std::to_string(warmup) + ", expected a share in [0, 1]");
+  if (!(warmup >= 0 && warmup <= 1))
+    throw ArgumentError("schedule: warmup is " + std::to_string(warmup) + ", expected a share in [0, 1]");
   if (!(final_factor >= 0 && final_factor <= 1)) {
     throw ArgumentError("schedule: final_factor is " + std::to_string(final_factor) + ", expected a share in [0, 1]");
   }

@@ -117,7 +117,10 @@ TEST(Progress, CountsEveryStepOfManyThreads) {
   FakeScreen screen;
   Progress bar("x", 4000, screen.options(ProgressMode::kBar));
   std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) threads.emplace_back([&] { for (int i = 0; i < 1000; ++i) bar.advance(); });
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 1000; ++i) bar.advance();
+    });
   for (std::thread& t : threads) t.join();
   screen.now_s = 1;
   bar.advance(0);
