@@ -1,0 +1,45 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <string>
+
+namespace fovea::cli {
+
+/// Options that every command understands.
+struct CommonOptions {
+  bool json = false;         // results as JSON on stdout
+  bool no_progress = false;  // no progress bar even on a terminal
+  int threads = 0;           // 0: all cores
+  std::string device = "cpu";
+  uint64_t seed = 0;
+
+  /// Adds the options to a command and remembers to apply threads and device before it runs.
+  void add_to(CLI::App& command);
+  /// Sets the thread count; ArgumentError for a device this build lacks.
+  void apply() const;
+};
+
+/// "90", "90s", "10m", "1.5h" to seconds. ArgumentError naming `flag`.
+double parse_duration_s(const std::string& text, const std::string& flag);
+
+/// "4G", "512M", "1.5GiB" or plain bytes. ArgumentError naming `flag`.
+int64_t parse_bytes(const std::string& text, const std::string& flag);
+
+/// "12,34,56" to three numbers. ArgumentError naming `flag`.
+std::array<double, 3> parse_triple(const std::string& text, const std::string& flag);
+
+/// The sub-commands: each adds itself to the program; its callback does the work and throws fovea::Error.
+void add_doctor(CLI::App& program);
+void add_plan(CLI::App& program);
+void add_train(CLI::App& program);
+void add_predict(CLI::App& program);
+void add_evaluate(CLI::App& program);
+void add_explain(CLI::App& program);
+void add_run(CLI::App& program);
+void add_check(CLI::App& program);
+void add_import(CLI::App& program);
+void add_info(CLI::App& program);
+
+/// The whole program: parses, runs, prints one line on error, returns the exit code.
+int run_program(int argc, const char* const* argv);
+
+}  // namespace fovea::cli

@@ -1,0 +1,68 @@
+#include <torch/torch.h>
+
+#include <charconv>
+#include <cmath>
+
+#include "fovea/cli/command.h"
+#include "fovea/core/error.h"
+
+namespace fovea::cli {
+
+void CommonOptions::add_to(CLI::App& command) {
+  command.add_flag("--json", json, "results as JSON on stdout");
+  command.add_flag("--no-progress", no_progress, "no progress bar");
+  command.add_option("--threads", threads, "CPU threads (default: all cores)")->check(CLI::NonNegativeNumber);
+  command.add_option("--device", device, "where to compute: cpu");
+  command.add_option("--seed", seed, "seed of everything random")->capture_default_str();
+}
+
+void CommonOptions::apply() const {
+  if (device != "cpu") throw ArgumentError("--device " + device + ": this build computes on the CPU; use --device cpu");
+  if (threads > 0) torch::set_num_threads(threads);
+}
+
+namespace {
+// The number at the start of `text` and the unit after it. from_chars knows no locale.
+std::pair<double, std::string> number_and_unit(const std::string& text, const std::string& flag, const char* example) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || !std::isfinite(value) || value < 0)
+    throw ArgumentError(flag + " " + text + ": expected a number such as " + example);
+  return {value, std::string(end, text.data() + text.size())};
+}
+}  // namespace
+
+double parse_duration_s(const std::string& text, const std::string& flag) {
+  const auto [value, unit] = number_and_unit(text, flag, "90s, 10m or 1.5h");
+  if (unit.empty() || unit == "s") return value;
+  if (unit == "m" || unit == "min") return value * 60;
+  if (unit == "h") return value * 3600;
+  throw ArgumentError(flag + " " + text + ": unknown unit " + unit + ", expected s, m or h");
+}
+
+int64_t parse_bytes(const std::string& text, const std::string& flag) {
+  const auto [value, unit] = number_and_unit(text, flag, "4G or 512M");
+  constexpr const char* units[] = {"", "K", "M", "G", "T"};
+  double factor = 1;
+  for (const char* name : units) {
+    const std::string u = name;
+    if (unit == u || unit == u + "B" || (!u.empty() && unit == u + "iB")) return static_cast<int64_t>(value * factor);
+    factor *= 1024;
+  }
+  throw ArgumentError(flag + " " + text + ": unknown unit " + unit + ", expected K, M, G or T (powers of 1024)");
+}
+
+std::array<double, 3> parse_triple(const std::string& text, const std::string& flag) {
+  std::array<double, 3> out{};
+  const char* at = text.data();
+  const char* const end = text.data() + text.size();
+  for (int a = 0; a < 3; ++a) {
+    const auto [next, error] = std::from_chars(at, end, out[a]);
+    const bool separated = a == 2 ? next == end : next != end && *next == ',';
+    if (error != std::errc() || !separated) throw ArgumentError(flag + " " + text + ": expected three numbers such as 12,34,56");
+    at = next + 1;
+  }
+  return out;
+}
+
+}  // namespace fovea::cli

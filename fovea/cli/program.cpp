@@ -1,0 +1,78 @@
+#include <torch/version.h>
+
+#include <cstdio>
+#include <cstring>
+#include <new>
+
+#include "fovea/cli/command.h"
+#include "fovea/core/error.h"
+#include "fovea/core/version.h"
+#include "fovea/ops/ensure_registered.h"
+
+namespace fovea::cli {
+
+namespace {
+int fail(ExitCode code, std::string line) {
+  // One line, whatever the source: a multi-line message of a library is cut at its first line.
+  line = line.substr(0, line.find('\n'));
+  std::fprintf(stderr, "fovea: %s\n", line.c_str());
+  return static_cast<int>(code);
+}
+
+// The unknown flag or verb together with its nearest known relative.
+std::string explain_extras(const CLI::App& program, const std::vector<std::string>& extras) {
+  const auto chosen = program.get_subcommands();
+  const CLI::App& app = chosen.empty() ? program : *chosen.front();
+  std::vector<std::string> known;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  if (chosen.empty())
+    for (const CLI::App* sub : program.get_subcommands({})) known.push_back(sub->get_name());
+  const std::string near = nearest_name(extras.front(), known);
+  return (chosen.empty() ? "" : app.get_name() + ": ") + "unknown argument " + extras.front() +
+         (near.empty() ? "" : ", did you mean " + near + "?") + "; see fovea " +
+         (chosen.empty() ? "" : app.get_name() + " ") + "--help";
+}
+}  // namespace
+
+int run_program(int argc, const char* const* argv) {
+  CLI::App program{"Attention on 3-D scans: train, predict, evaluate and explain without Python.\n"
+                   "Example: fovea predict -m MODEL -i scan.nii.gz -o labels.nii.gz",
+                   "fovea"};
+  program.set_version_flag("--version", std::string("fovea ") + kVersion + " (libtorch " TORCH_VERSION ")");
+  program.require_subcommand(1);
+  program.failure_message(CLI::FailureMessage::simple);
+  add_doctor(program);
+  add_plan(program);
+  add_train(program);
+  add_predict(program);
+  add_evaluate(program);
+  add_explain(program);
+  add_run(program);
+  add_check(program);
+  add_import(program);
+  add_info(program);
+  try {
+    ops::ensure_registered();
+    program.parse(argc, argv);
+    return 0;
+  } catch (const CLI::Success& e) {  // --help, --version
+    return program.exit(e);
+  } catch (const CLI::ExtrasError& e) {
+    return fail(ExitCode::kBadInput, explain_extras(program, program.remaining(/*recurse=*/true)));
+  } catch (const CLI::ParseError& e) {
+    return fail(ExitCode::kBadInput, std::string(e.what()) + "; see fovea --help");
+  } catch (const Error& e) {
+    return fail(e.code(), e.what());
+  } catch (const std::bad_alloc&) {
+    return fail(ExitCode::kOutOfResource, "out of memory; try --max-ram, a smaller patch or batch");
+  } catch (const c10::Error& e) {
+    const std::string what = e.what_without_backtrace();
+    const bool memory = what.find("allocate memory") != what.npos || what.find("out of memory") != what.npos;
+    return fail(memory ? ExitCode::kOutOfResource : ExitCode::kBug, memory ? what : "internal error: " + what);
+  } catch (const std::exception& e) {
+    return fail(ExitCode::kBug, std::string("internal error: ") + e.what());
+  }
+}
+
+}  // namespace fovea::cli

@@ -1,0 +1,60 @@
+#include "fovea/recipes/check.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "fovea/core/error.h"
+
+namespace fovea::recipes {
+
+bool Figure::ok() const {
+  switch (rule) {
+    case Rule::kAtMost: return value <= target;
+    case Rule::kAtLeast: return value >= target;
+    default: return value == target;
+  }
+}
+
+bool CheckResult::passed() const {
+  return !figures.empty() && std::all_of(figures.begin(), figures.end(), [](const Figure& f) { return f.ok(); });
+}
+
+const std::vector<RowCheck>& row_checks() {
+  static const std::vector<RowCheck> rows = {
+      {"P2", "3-D patch embedding: token counts, both forms, positions, exact unpatchify", check_patch_embedding},
+      {"P4", "windowed attention: definition, parameter counts, linear cost, memory", check_window_attention},
+      {"P5", "shifted windows: regions, receptive field, no leak over the border", check_shifted_windows},
+      {"P7", "relative position bias: index, equivariance, the right-neighbour task", check_relative_bias},
+  };
+  return rows;
+}
+
+std::vector<CheckResult> run_checks(const std::vector<std::string>& names, const CheckOptions& options,
+                                    const std::function<void(const CheckResult&)>& done) {
+  std::vector<std::string> known;
+  for (const RowCheck& row : row_checks()) known.push_back(row.row);
+  std::vector<const RowCheck*> chosen;
+  for (const std::string& name : names) {
+    size_t before = chosen.size();
+    for (const RowCheck& row : row_checks())
+      if (name == "all" || name == row.row) chosen.push_back(&row);
+    if (chosen.size() == before) {
+      std::string list;
+      for (const std::string& k : known) list += " " + k;
+      throw ArgumentError("check: row " + name + " has no acceptance test in this version, expected one of" + list + " or all");
+    }
+  }
+  std::vector<CheckResult> results;
+  for (const RowCheck* row : chosen) {
+    const auto start = std::chrono::steady_clock::now();
+    CheckResult result = row->run(options);
+    result.row = row->row;
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (done) done(result);
+    results.push_back(std::move(result));
+  }
+  return results;
+}
+
+}  // namespace fovea::recipes

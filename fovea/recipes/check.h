@@ -1,0 +1,58 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace fovea::recipes {
+
+/// A measured number beside what it must be.
+struct Figure {
+  enum class Rule { kAtMost, kAtLeast, kEqual };
+  std::string name;
+  double value = 0;
+  Rule rule = Rule::kEqual;
+  double target = 0;
+
+  /// NaN is never ok.
+  bool ok() const;
+};
+
+/// What a row's acceptance test found.
+struct CheckResult {
+  std::string row;
+  std::vector<Figure> figures;
+  std::vector<std::string> notes;  // what could not be measured here, and why
+  double seconds = 0;
+
+  void at_most(const std::string& name, double value, double target) { figures.push_back({name, value, Figure::Rule::kAtMost, target}); }
+  void at_least(const std::string& name, double value, double target) { figures.push_back({name, value, Figure::Rule::kAtLeast, target}); }
+  void equal(const std::string& name, double value, double target) { figures.push_back({name, value, Figure::Rule::kEqual, target}); }
+  bool passed() const;
+};
+
+struct CheckOptions {
+  bool full = false;  // the long version
+  uint64_t seed = 0;
+};
+
+/// The acceptance test of one mission row.
+struct RowCheck {
+  std::string row;      // "P2"
+  std::string summary;  // one line
+  std::function<CheckResult(const CheckOptions&)> run;
+};
+
+/// Every row that can be checked, in mission order: a plain list.
+const std::vector<RowCheck>& row_checks();
+
+/// Runs the named rows ("P2", "A4", "all"). ArgumentError for a name that is no row or has no test yet.
+std::vector<CheckResult> run_checks(const std::vector<std::string>& rows, const CheckOptions& options,
+                                    const std::function<void(const CheckResult&)>& done = {});
+
+CheckResult check_patch_embedding(const CheckOptions& options);   // P2
+CheckResult check_window_attention(const CheckOptions& options);  // P4
+CheckResult check_shifted_windows(const CheckOptions& options);   // P5
+CheckResult check_relative_bias(const CheckOptions& options);     // P7
+
+}  // namespace fovea::recipes

@@ -1,0 +1,120 @@
+// P7, relative position bias: the index, what it breaks and restores, and a rule that only it can learn.
+#include <torch/torch.h>
+
+#include "fovea/kernels/window_attention.h"
+#include "fovea/ops/attention.h"
+#include "fovea/ops/window_attention.h"
+#include "fovea/recipes/check.h"
+
+namespace fovea::recipes {
+
+namespace {
+using kernels::Triple;
+
+// Entries of the index that differ from the sum over axes written as in the paper.
+int64_t index_errors(const Triple& w) {
+  const int64_t n = w[0] * w[1] * w[2];
+  std::vector<int32_t> index(n * n);
+  kernels::relative_position_index(w, index.data());
+  int64_t wrong = 0;
+  auto place = [&](int64_t t) { return Triple{t / (w[1] * w[2]), t / w[2] % w[1], t % w[2]}; };
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      const Triple a = place(i), b = place(j);
+      const int64_t row = (a[0] - b[0] + w[0] - 1) * (2 * w[1] - 1) * (2 * w[2] - 1) + (a[1] - b[1] + w[1] - 1) * (2 * w[2] - 1) + (a[2] - b[2] + w[2] - 1);
+      wrong += index[i * n + j] != row;
+    }
+  return wrong;
+}
+
+int64_t table_rows(const Triple& w) {
+  const int64_t n = w[0] * w[1] * w[2];
+  std::vector<int32_t> index(n * n);
+  kernels::relative_position_index(w, index.data());
+  return *std::max_element(index.begin(), index.end()) + 1;
+}
+
+struct Neighbour {
+  double accuracy;
+  bool peaks_at_right_neighbour;
+};
+
+// One attention layer on windows of 4^3 tokens with random symbols; each token shall name its right neighbour's symbol.
+// Content cannot tell which token is the neighbour, so without position the best guess is chance, 1 of 8.
+Neighbour learn_right_neighbour(bool with_bias, uint64_t seed) {
+  constexpr int64_t kSymbols = 8, kWidth = 16, w = 4, kBatch = 16;
+  auto generator = at::detail::createCPUGenerator(seed);
+  const auto f32 = torch::TensorOptions(torch::kFloat32);
+  auto parameter = [&](at::IntArrayRef shape, double deviation) { return (torch::randn(shape, generator, f32) * deviation).requires_grad_(); };
+  auto embed = parameter({kSymbols, kWidth}, 1), project = parameter({kWidth, 3 * kWidth}, 0.25), read = parameter({kWidth, kSymbols}, 0.25);
+  auto table = parameter({(2 * w - 1) * (2 * w - 1) * (2 * w - 1), 1}, 0.02);
+  std::vector<torch::Tensor> parameters = {embed, project, read};
+  if (with_bias) parameters.push_back(table);
+  torch::optim::AdamW optimizer(parameters, torch::optim::AdamWOptions(0.03).weight_decay(0));
+  auto run = [&](const torch::Tensor& symbols) {
+    const auto qkv = torch::matmul(embed.index({symbols}), project).reshape({kBatch, w, w, w, 3, 1, kWidth});
+    const auto out = std::get<0>(ops::window_attention(qkv, with_bias ? std::optional<torch::Tensor>(table) : std::nullopt, {w, w, w}, {0, 0, 0}));
+    return torch::matmul(out, read).slice(3, 0, w - 1);  // the last column has no right neighbour
+  };
+  auto draw = [&] { return torch::randint(kSymbols, {kBatch, w, w, w}, generator, torch::TensorOptions(torch::kInt64)); };
+  for (int step = 0; step < 250; ++step) {
+    const auto symbols = draw();
+    optimizer.zero_grad();
+    torch::nn::functional::cross_entropy(run(symbols).reshape({-1, kSymbols}), symbols.slice(3, 1, w).reshape({-1})).backward();
+    optimizer.step();
+  }
+  torch::NoGradGuard no_grad;
+  const auto symbols = draw();
+  const double accuracy = (run(symbols).argmax(-1) == symbols.slice(3, 1, w)).to(torch::kFloat64).mean().item<double>();
+  // Row of key - query = (0, 0, +1), that is query - key = (0, 0, -1).
+  const int64_t row = ((0 + w - 1) * (2 * w - 1) + (0 + w - 1)) * (2 * w - 1) + (-1 + w - 1);
+  return {accuracy, table.argmax().item<int64_t>() == row};
+}
+}  // namespace
+
+CheckResult check_relative_bias(const CheckOptions& options) {
+  CheckResult result;
+  result.equal("table rows of an 8^3 window", double(table_rows({8, 8, 8})), 3375);
+  result.equal("table rows of a 7^3 window", double(table_rows({7, 7, 7})), 2197);
+  result.equal("index entries that differ from the formula, 7^3", double(index_errors({7, 7, 7})), 0);
+  result.equal("index entries that differ from the formula, 2x3x5", double(index_errors({2, 3, 5})), 0);
+
+  auto generator = at::detail::createCPUGenerator(options.seed);
+  {
+    torch::NoGradGuard no_grad;
+    const auto qkv = torch::randn({1, 8, 6, 10, 3, 2, 16}, generator, torch::kFloat32);
+    const auto table = torch::randn({5 * 5 * 5, 2}, generator, torch::kFloat32);
+    std::vector<int32_t> index(27 * 27);
+    kernels::relative_position_index({3, 3, 3}, index.data());
+    const auto rows = torch::from_blob(index.data(), {27 * 27}, torch::kInt32).to(torch::kInt64);
+    const auto dense = table.index_select(0, rows).reshape({27, 27, 2}).permute({2, 0, 1}).contiguous();
+    const auto a = std::get<0>(ops::window_attention(qkv, table, {3, 3, 3}, {1, 1, 1}));
+    const auto b = std::get<0>(ops::window_attention(qkv, {}, {3, 3, 3}, {1, 1, 1}, {}, {}, {}, dense));
+    result.at_most("table against the same bias written out, largest difference", (a - b).abs().max().item<double>(), 1e-6);
+  }
+  {
+    // Permuting tokens permutes outputs; a position bias breaks that; pooling makes the unbiased one invariant.
+    torch::NoGradGuard no_grad;
+    const auto x = torch::randn({3, 1, 4, 60, 16}, generator, torch::kFloat32), bias = torch::randn({1, 4, 60, 60}, generator, torch::kFloat32);
+    const auto order = torch::randperm(60, generator, torch::TensorOptions(torch::kInt64));
+    auto run = [&](const torch::Tensor& t, const std::optional<torch::Tensor>& b) { return std::get<0>(ops::attention(t[0], t[1], t[2], b)); };
+    const auto moved = x.index_select(3, order);
+    const auto plain = run(x, {}), biased = run(x, bias);
+    result.at_most("equivariance without position, largest difference", (run(moved, {}) - plain.index_select(2, order)).abs().max().item<double>(), 1e-6);
+    result.at_least("equivariance broken by a position bias, largest difference", (run(moved, bias) - biased.index_select(2, order)).abs().max().item<double>(), 1e-2);
+    result.at_most("invariance after mean pooling, largest difference", (run(moved, {}).mean(2) - plain.mean(2)).abs().max().item<double>(), 1e-6);
+  }
+  int peaks = 0;
+  double worst = 1, best_without = 0;
+  for (uint64_t seed = 0; seed < 5; ++seed) {
+    const Neighbour learned = learn_right_neighbour(/*with_bias=*/true, options.seed + 10 + seed);
+    peaks += learned.peaks_at_right_neighbour, worst = std::min(worst, learned.accuracy);
+    best_without = std::max(best_without, learn_right_neighbour(/*with_bias=*/false, options.seed + 10 + seed).accuracy);
+  }
+  result.equal("right neighbour: seeds of 5 whose bias peaks at displacement (0, 0, +1)", peaks, 5);
+  result.at_least("right neighbour: worst accuracy with bias", worst, 0.99);
+  result.at_most("right neighbour: best accuracy without bias (chance 0.125)", best_without, 0.2);
+  return result;
+}
+
+}  // namespace fovea::recipes
