@@ -21,9 +21,6 @@ struct CommonOptions {
 /// "90", "90s", "10m", "1.5h" to seconds. ArgumentError naming `flag`.
 double parse_duration_s(const std::string& text, const std::string& flag);
 
-/// "4G", "512M", "1.5GiB" or plain bytes. ArgumentError naming `flag`.
-int64_t parse_bytes(const std::string& text, const std::string& flag);
-
 /// "12,34,56" to three numbers. ArgumentError naming `flag`.
 std::array<double, 3> parse_triple(const std::string& text, const std::string& flag);
 

@@ -40,18 +40,6 @@ double parse_duration_s(const std::string& text, const std::string& flag) {
   throw ArgumentError(flag + " " + text + ": unknown unit " + unit + ", expected s, m or h");
 }
 
-int64_t parse_bytes(const std::string& text, const std::string& flag) {
-  const auto [value, unit] = number_and_unit(text, flag, "4G or 512M");
-  constexpr const char* units[] = {"", "K", "M", "G", "T"};
-  double factor = 1;
-  for (const char* name : units) {
-    const std::string u = name;
-    if (unit == u || unit == u + "B" || (!u.empty() && unit == u + "iB")) return static_cast<int64_t>(value * factor);
-    factor *= 1024;
-  }
-  throw ArgumentError(flag + " " + text + ": unknown unit " + unit + ", expected K, M, G or T (powers of 1024)");
-}
-
 std::array<double, 3> parse_triple(const std::string& text, const std::string& flag) {
   std::array<double, 3> out{};
   const char* at = text.data();

@@ -1,0 +1,114 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "fovea/cli/command.h"
+#include "fovea/core/error.h"
+#include "fovea/core/progress.h"
+#include "fovea/io/json_file.h"
+#include "fovea/recipes/segment_predict.h"
+
+namespace fovea::cli {
+
+namespace {
+namespace fs = std::filesystem;
+
+struct PredictArguments {
+  CommonOptions common;
+  fs::path model, output;
+  std::vector<fs::path> inputs;
+  std::string preset, max_ram;
+  double overlap = -1;
+  std::vector<int> mirror_axes;
+  bool mirror_left_right = false, save_probabilities = false, continue_prediction = false;
+};
+
+bool is_image_name(const std::string& name) {
+  return name.ends_with(".nii.gz") || name.ends_with(".nii") || name.ends_with(".nrrd");
+}
+
+infer::SlidingWindowConfig windows_of(const PredictArguments& a, const recipes::Segmenter& segmenter) {
+  auto windows = segmenter.windows;
+  if (a.preset == "nnunet") windows = infer::nnunet_windows(windows.patch_size, windows.mirror_axes);
+  else if (a.preset == "monai") windows = infer::monai_windows(windows.patch_size);
+  else if (!a.preset.empty()) throw ArgumentError("predict: --preset " + a.preset + ", expected nnunet or monai");
+  if (a.overlap >= 0) windows.overlap = a.overlap;
+  if (!a.mirror_axes.empty()) windows.mirror_axes = a.mirror_axes;
+  windows.validate();
+  return windows;
+}
+
+nlohmann::ordered_json to_json(const recipes::PredictResult& r) {
+  nlohmann::ordered_json stages = nlohmann::ordered_json::object();
+  for (const auto& [name, seconds] : r.stages.seconds()) stages[name] = seconds;
+  return {{"id", r.id}, {"output", r.output.string()}, {"seconds", r.stages.total()}, {"stages_s", stages},
+          {"windows", r.memory.windows}, {"stripes", {r.memory.stripes.y, r.memory.stripes.x}},
+          {"predicted_peak_bytes", r.memory.peak_bytes}, {"peak_bytes", r.peak_bytes},
+          {"dense_score_bytes", r.memory.dense_score_bytes}, {"label_resampling", r.label_resampling}};
+}
+
+void run(const PredictArguments& a) {
+  a.common.apply();
+  auto segmenter = recipes::Segmenter::load(a.model);
+  segmenter.windows = windows_of(a, segmenter);
+  recipes::PredictOptions options;
+  if (!a.max_ram.empty()) options.max_ram_bytes = infer::parse_bytes(a.max_ram);
+  options.mirror_left_right = a.mirror_left_right, options.save_probabilities = a.save_probabilities;
+
+  std::vector<recipes::PredictInput> cases;
+  if (a.inputs.size() == 1) {
+    cases = recipes::find_inputs(a.inputs.front(), segmenter.plan.channels());
+  } else {  // several files: the channels of one scan
+    cases = recipes::find_inputs(a.inputs.front(), segmenter.plan.channels());
+    if (cases.size() != 1 || fs::is_directory(a.inputs.front()))
+      throw ArgumentError("predict: several --input must be the channel files of one scan; give one folder for many scans");
+    cases.front().images = a.inputs;
+  }
+  const bool one_file = is_image_name(a.output.filename());
+  if (one_file && cases.size() > 1)
+    throw ArgumentError("predict: --output " + a.output.string() + " is one file, but there are " + std::to_string(cases.size()) + " cases; give a folder");
+  if (!one_file) fs::create_directories(a.output);
+
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const fs::path output = one_file ? a.output : a.output / (cases[i].id + ".nii.gz");
+    if (a.continue_prediction && fs::exists(output)) {
+      print_line(output.string() + ": exists, kept");
+      continue;
+    }
+    Progress bar(cases.size() > 1 ? cases[i].id + " (" + std::to_string(i + 1) + "/" + std::to_string(cases.size()) + ")" : cases[i].id, 0);
+    const auto result = recipes::predict_case(segmenter, cases[i], output, options, [&](int64_t done, int64_t total) {
+      bar.set_fraction(double(done) / double(total));
+      bar.advance();
+    });
+    bar.finish();
+    if (i == 0 && !a.common.json) print_line(result.memory.to_string());
+    results.push_back(to_json(result));
+    if (!a.common.json) std::printf("%s\n", output.c_str());
+  }
+  if (!one_file) io::write_json(a.output / "prediction.json", {{"model", a.model.string()}, {"cases", results}});
+  if (a.common.json) std::printf("%s\n", results.dump(2).c_str());
+}
+}  // namespace
+
+void add_predict(CLI::App& program) {
+  auto a = std::make_shared<PredictArguments>();
+  CLI::App* command = program.add_subcommand("predict",
+      "Example: fovea predict -m runs/demo/model -i scan.nii.gz -o labels.nii.gz --max-ram 4G\n\n"
+      "Segments a scan, or every scan of a folder with the model kept in memory. The result lies on the scan's own grid.");
+  command->add_option("-m,--model", a->model, "model folder")->required();
+  command->add_option("-i,--input", a->inputs, "scan, or folder of scans; repeat it for the channel files of one scan")->required();
+  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), or folder")->required();
+  command->add_option("--preset", a->preset, "windows and blending as in nnunet or monai (default: the model's)");
+  command->add_option("--overlap", a->overlap, "share of a window that its neighbour covers")->check(CLI::Range(0.0, 0.95));
+  command->add_option("--mirror-axes", a->mirror_axes, "average over mirrored windows: 0 = Z, 1 = Y, 2 = X")->delimiter(',');
+  command->add_flag("--mirror-left-right", a->mirror_left_right, "show the scan mirrored: for a network trained on one side");
+  command->add_option("--max-ram", a->max_ram, "memory that may be used, e.g. 4G; planned before the start");
+  command->add_flag("--save-probabilities", a->save_probabilities, "also write ID_probabilities.nii.gz (0..255)");
+  command->add_flag("--continue", a->continue_prediction, "keep results that exist");
+  a->common.add_to(*command);
+  command->callback([a] { run(*a); });
+}
+
+}  // namespace fovea::cli
