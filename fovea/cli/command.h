@@ -1,6 +1,9 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <array>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace fovea::cli {
 
@@ -35,6 +38,9 @@ void add_run(CLI::App& program);
 void add_check(CLI::App& program);
 void add_import(CLI::App& program);
 void add_info(CLI::App& program);
+
+/// The words after the program's name, for manifests and "how to resume" lines.
+const std::vector<std::string>& command_line();
 
 /// The whole program: parses, runs, prints one line on error, returns the exit code.
 int run_program(int argc, const char* const* argv);

@@ -33,7 +33,10 @@ std::string explain_extras(const CLI::App& program, const std::vector<std::strin
          (near.empty() ? "" : ", did you mean " + near + "?") + "; see fovea " +
          (chosen.empty() ? "" : app.get_name() + " ") + "--help";
 }
+std::vector<std::string> words;
 }  // namespace
+
+const std::vector<std::string>& command_line() { return words; }
 
 int run_program(int argc, const char* const* argv) {
   CLI::App program{"Attention on 3-D scans: train, predict, evaluate and explain without Python.\n"
@@ -52,6 +55,7 @@ int run_program(int argc, const char* const* argv) {
   add_check(program);
   add_import(program);
   add_info(program);
+  words.assign(argv + 1, argv + argc);
   try {
     ops::ensure_registered();
     program.parse(argc, argv);

@@ -1,0 +1,96 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "fovea/cli/command.h"
+#include "fovea/core/error.h"
+#include "fovea/core/progress.h"
+#include "fovea/infer/memory_plan.h"
+#include "fovea/io/config.h"
+#include "fovea/recipes/segment_train.h"
+
+namespace fovea::cli {
+
+namespace {
+namespace fs = std::filesystem;
+
+struct TrainArguments {
+  CommonOptions common;
+  fs::path dataset, config, output;
+  std::vector<std::string> overrides;
+  std::string fold = "all", max_ram = "4G", max_time, augment, command_line;
+  int64_t steps = 0;
+  bool resume = false, print_config = false;
+  std::vector<std::string> argv;
+};
+
+recipes::SegmentConfig resolve(const TrainArguments& a, const CLI::App& command, const data::Dataset& dataset) {
+  std::vector<std::string> overrides;
+  if (a.steps > 0) overrides.push_back("train.steps=" + std::to_string(a.steps));
+  if (!a.max_time.empty()) overrides.push_back("train.max_time_s=" + std::to_string(parse_duration_s(a.max_time, "--max-time")));
+  if (command.count("--seed")) overrides.push_back("train.seed=" + std::to_string(a.common.seed));
+  if (!a.augment.empty()) overrides.push_back("augment=" + io::to_json(data::augment_preset(a.augment)).dump());
+  overrides.insert(overrides.end(), a.overrides.begin(), a.overrides.end());
+  return recipes::resolve_segment_config(dataset, a.config, overrides, infer::parse_bytes(a.max_ram));
+}
+
+void run(const TrainArguments& a, const CLI::App& command) {
+  a.common.apply();
+  const auto dataset = data::open_dataset(a.dataset);
+  if (!dataset.note.empty()) print_line(dataset.note);
+  const auto config = resolve(a, command, dataset);
+  if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
+  config.train.validate();
+
+  recipes::SegmentTrainOptions options;
+  options.run = a.output;
+  options.resume = a.resume;
+  options.command = a.argv;
+  if (a.fold != "all") {
+    size_t used = 0;
+    try {
+      options.fold = std::stoll(a.fold, &used);
+    } catch (const std::exception&) {
+    }
+    if (used != a.fold.size()) throw ArgumentError("train: --fold " + a.fold + ", expected a number or all");
+  }
+  const auto result = recipes::train_segmentation(dataset, config, options);
+  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : result.training.best_step ? result.training.best_metrics : result.training.last_metrics) metrics[name] = value;
+  if (a.common.json) {
+    std::printf("%s\n", nlohmann::ordered_json({{"run", a.output.string()}, {"model", result.model.string()}, {"report", result.report.string()},
+                {"step", result.training.step}, {"skipped_steps", result.training.skipped_steps}, {"seconds", result.training.seconds},
+                {"finished", !result.model.empty()}, {"metrics", metrics}}).dump(2).c_str());
+  } else if (!result.model.empty()) {
+    std::printf("%s\n", result.model.c_str());
+  }
+}
+}  // namespace
+
+void add_train(CLI::App& program) {
+  auto a = std::make_shared<TrainArguments>();
+  CLI::App* command = program.add_subcommand("train",
+      "Example: fovea train -d Dataset004_Hippocampus --fold 0 --max-time 1h -o runs/hippocampus-0\n\n"
+      "Trains a segmentation network on an nnU-Net folder or a Decathlon datalist; writes a run folder with model/ and report.html.");
+  command->add_option("-d,--dataset", a->dataset, "nnU-Net folder, Decathlon datalist, or folder with imagesTr and labelsTr")->required();
+  command->add_option("-o,--output", a->output, "run folder")->capture_default_str();
+  command->add_option("-c,--config", a->config, "JSON config (comments allowed); see --print-config");
+  command->add_option("--set", a->overrides, "change one key: --set train.optimizer.learning_rate=1e-3")->take_all();
+  command->add_option("--fold", a->fold, "validate on this fold of five, or all: train on every case")->capture_default_str();
+  command->add_option("--steps", a->steps, "optimizer steps");
+  command->add_option("--max-time", a->max_time, "stop after this time, e.g. 10m; the schedule follows the clock");
+  command->add_option("--augment", a->augment, "augmentation preset: none, nnunet, strong");
+  command->add_option("--max-ram", a->max_ram, "memory that the plan may count on")->capture_default_str();
+  command->add_flag("--resume", a->resume, "go on with the run in --output");
+  command->add_flag("--print-config", a->print_config, "print the resolved config with comments and stop");
+  a->output = "runs/run";
+  a->common.add_to(*command);
+  command->callback([a, command] {
+    a->argv = {"fovea"};
+    for (const std::string& word : command_line()) a->argv.push_back(word);
+    run(*a, *command);
+  });
+}
+
+}  // namespace fovea::cli

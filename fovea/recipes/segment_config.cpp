@@ -1,0 +1,59 @@
+#include "fovea/recipes/segment_config.h"
+
+#include "fovea/core/error.h"
+#include "fovea/infer/network_json.h"
+#include "fovea/io/config.h"
+#include "fovea/models/registry.h"
+#include "fovea/ops/parallel.h"
+
+namespace fovea::recipes {
+
+namespace {
+// Keys of `top` replace those of `base`, object by object.
+void merge(io::Json& base, const io::Json& top) {
+  if (!base.is_object() || !top.is_object()) return void(base = top);
+  for (const auto& [key, value] : top.items()) merge(base[key], value);
+}
+
+// The value that a field of the plan takes in the file or the overrides, if any.
+template <class T>
+std::optional<T> wished(const io::Json& file, const char* key) {
+  if (!file.contains("plan") || !file["plan"].contains(key)) return std::nullopt;
+  return file["plan"][key].get<T>();
+}
+}  // namespace
+
+SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::filesystem::path& file, const std::vector<std::string>& overrides,
+                                     int64_t max_ram_bytes) {
+  const std::string where = file.empty() ? "config" : file.string();
+  io::Json given = file.empty() ? io::Json::object() : io::read_json(file);
+  for (const std::string& assignment : overrides) io::apply_override(given, assignment);
+  io::from_json<SegmentConfig>(given, where);  // unknown keys and wrong types are named before any scan is read
+
+  data::PlanOptions options;
+  options.max_ram_bytes = max_ram_bytes;
+  options.parallel = ops::torch_parallel_for;
+  options.network = wished<std::string>(given, "network").value_or("swin_unetr_12");
+  options.spacing_mm = wished<std::array<double, 3>>(given, "spacing_mm");
+  options.patch_size = wished<std::array<int64_t, 3>>(given, "patch_size");
+  options.batch_size = wished<int64_t>(given, "batch_size");
+  const data::Plan plan = data::make_plan(dataset, options);
+
+  SegmentConfig defaults;
+  defaults.plan = plan;
+  defaults.predict = infer::nnunet_windows(plan.patch_size, {});
+  io::Json resolved = io::to_json(defaults);
+  merge(resolved, given);
+  auto config = io::from_json<SegmentConfig>(resolved, where);
+  if (!given.contains("predict") || !given["predict"].contains("patch_size")) config.predict.patch_size = config.plan.patch_size;
+
+  // The network's own config: preset, then the file's fields, then the dataset's channels and classes.
+  auto network = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, where + ": plan");
+  models::set_channels(network, config.plan.channels(), config.plan.classes());
+  const io::Json whole = infer::network_to_json(network);
+  config.plan.network = whole["network"], config.plan.network_config = whole["config"];
+  config.plan.validate();
+  return config;
+}
+
+}  // namespace fovea::recipes

@@ -1,0 +1,161 @@
+#include "fovea/recipes/segment_train.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "fovea/core/error.h"
+#include "fovea/core/progress.h"
+#include "fovea/data/case_cache.h"
+#include "fovea/infer/model_folder.h"
+#include "fovea/infer/network_json.h"
+#include "fovea/io/config.h"
+#include "fovea/io/image.h"
+#include "fovea/models/registry.h"
+#include "fovea/ops/parallel.h"
+#include "fovea/recipes/evaluate.h"
+#include "fovea/recipes/segment_predict.h"
+#include "fovea/recipes/segment_report.h"
+#include "fovea/train/segmentation_metrics.h"
+#include "fovea/train/stop_signal.h"
+
+namespace fovea::recipes {
+
+namespace fs = std::filesystem;
+
+namespace {
+struct Cases {
+  std::vector<data::Case> train, held_out;
+};
+
+Cases split_cases(const data::Dataset& dataset, const std::optional<int64_t>& fold) {
+  if (!fold) return {dataset.training, {}};
+  const auto folds = data::splits(dataset);
+  if (*fold < 0 || *fold >= int64_t(folds.size()))
+    throw ArgumentError("train: --fold " + std::to_string(*fold) + ", expected 0 to " + std::to_string(folds.size() - 1) + " or all");
+  return {data::select_cases(dataset, folds[*fold].train), data::select_cases(dataset, folds[*fold].val)};
+}
+
+View<const int32_t, 1> flat(const torch::Tensor& t) { return View<const int32_t, 1>::contiguous(t.data_ptr<int32_t>(), {t.numel()}); }
+
+// Dice on the network's grid over the held-out cases, voxels of all cases together: quick enough for every epoch.
+train::Metrics validate(const models::Network& network, const SegmentConfig& config, data::CaseCache& cases) {
+  const int64_t classes = config.plan.classes(), n = std::min(cases.size(), config.validation_cases);
+  std::vector<train::OverlapCounts> sum(classes);
+  const infer::WindowNetwork forward = [&](const torch::Tensor& windows) { return network->forward(windows); };
+  for (int64_t i = 0; i < n && !train::stop_requested(); ++i) {
+    const auto one = cases.get(i);
+    auto predicted = infer::predict_labels(one->image, forward, config.predict);
+    const auto& s = predicted.geometry.shape;
+    const auto labels = torch::from_blob(predicted.data.data(), {s[0], s[1], s[2]}, size_of(predicted.dtype) == 1 ? torch::kUInt8 : torch::kInt16).to(torch::kInt32);
+    const auto counts = train::overlap_counts(flat(labels), flat(one->label.to(torch::kInt32).contiguous()), classes);
+    for (int64_t k = 0; k < classes; ++k) sum[k] += counts[k];
+  }
+  train::Metrics metrics;
+  double mean = 0;
+  for (int64_t k = 1; k < classes; ++k) {
+    const double dice = sum[k].dice();
+    metrics["dice/" + config.plan.labels[k].name] = dice;
+    mean += (std::isnan(dice) ? 0 : dice) / double(classes - 1);
+  }
+  metrics["dice"] = mean;
+  return metrics;
+}
+
+// Patches in the order that the trainer asks for; the loader's threads run ahead.
+train::BatchSource source_of(data::PatchLoader& loader) {
+  return [&loader, started = false](int64_t epoch, int64_t index) mutable {
+    if (!started) loader.start(uint32_t(epoch), uint32_t(index)), started = true;
+    auto batch = loader.next();
+    FOVEA_CHECK(batch.epoch == epoch && batch.index == index, "the loader is not where the trainer is");
+    return train::Batch{batch.image, batch.label, batch.ids};
+  };
+}
+
+std::string model_card(const data::Dataset& dataset, const SegmentConfig& config, const Cases& cases, const SegmentTrainResult& result) {
+  std::string card = "# Segmentation of " + dataset.name + "\n\nA " + config.plan.network + " trained by Fovea.\n\n";
+  card += "- Training cases: " + std::to_string(cases.train.size()) + (cases.train.size() == 1 ? " (one subject: expect no more than that)" : "") + "\n";
+  card += "- Held-out cases: " + std::to_string(cases.held_out.size()) + "\n";
+  card += "- Optimizer steps: " + std::to_string(result.training.step) + ", best at " +
+          (result.training.best_step ? std::to_string(*result.training.best_step) : "the end (no validation)") + "\n- Classes:";
+  for (const auto& label : config.plan.labels) card += " " + label.name + ";";
+  card += "\n\nNot a medical device. Weights may carry traces of the training data (membership inference is not prevented).\n";
+  return card;
+}
+
+// Each held-out case on its own grid, from its files, and the metrics over all of them.
+void evaluate_held_out(const data::Dataset& dataset, const Cases& cases, const SegmentTrainOptions& options, SegmentTrainResult& result) {
+  const auto segmenter = Segmenter::load(result.model);
+  const fs::path folder = options.run / "validation";
+  fs::create_directories(folder);
+  Progress bar("held-out cases", int64_t(cases.held_out.size()));
+  std::vector<CaseFiles> pairs;
+  for (const data::Case& one : cases.held_out) {
+    const fs::path output = folder / (one.id + ".nii.gz");
+    predict_case(segmenter, {one.id, one.images}, output, {});
+    pairs.push_back({one.id, output, one.label});
+    bar.advance();
+  }
+  bar.finish();
+  result.summary = folder / "summary.json";
+  const auto evaluation = evaluate_cases(pairs, evaluation_labels(dataset.labels), {});
+  write_summary(result.summary, evaluation);
+}
+}  // namespace
+
+SegmentTrainResult train_segmentation(const data::Dataset& dataset, const SegmentConfig& config, const SegmentTrainOptions& options) {
+  const Cases cases = split_cases(dataset, options.fold);
+  const fs::path config_file = options.run / "config.json";
+  const io::Json resolved = io::to_json(config);
+  if (fs::exists(config_file)) {
+    if (!options.resume) throw ArgumentError("train: " + options.run.string() + " holds a run already; add --resume to go on with it, or choose another --output");
+    if (io::read_json(config_file) != resolved)
+      throw ArgumentError("train: " + config_file.string() + " differs from the configuration asked for; resume with the same one, or choose another --output");
+  }
+  train::RunFolder folder(options.run);
+  SegmentTrainResult result;
+  result.report = options.run / "report.html";
+  if (fs::exists(options.run / "model") && fs::exists(result.report)) {  // resume of a finished run
+    result.model = options.run / "model";
+    if (fs::exists(options.run / "validation/summary.json")) result.summary = options.run / "validation/summary.json";
+    return result;
+  }
+  folder.write_config(resolved);
+  std::vector<fs::path> files;
+  for (const data::Case& one : cases.train) {
+    files.insert(files.end(), one.images.begin(), one.images.end());
+    files.push_back(one.label);
+  }
+  folder.write_manifest({config.train.seed, options.command, files, {}});
+
+  const auto network_config = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, "plan");
+  const models::Network network = models::make_network(network_config, config.train.seed);
+  auto loader_options = config.loader;
+  loader_options.seed = config.train.seed;
+  loader_options.batches_per_epoch = config.train.steps_per_epoch * config.train.accumulate;
+  data::PatchLoader loader(cases.train, config.plan, config.augment, loader_options);
+  data::CaseCache held_out(cases.held_out, config.plan, config.loader.cache_bytes);
+
+  train::Trainer trainer(*network, config.train, folder, train::shell_line(options.command));
+  if (options.resume) trainer.resume();
+  const train::LossFunction loss = [&](const train::Batch& batch) {
+    return train::deep_supervision_loss(network->forward_scales(batch.image), batch.label, config.loss);
+  };
+  result.training = trainer.run(source_of(loader), loss, cases.held_out.empty() ? train::Validation{} : [&] { return validate(network, config, held_out); });
+  if (result.training.reason == train::StopReason::kInterrupted) return result;
+
+  trainer.use_best_weights();
+  const fs::path model = options.run / "model";
+  infer::save_model(model, *network, network_config, {{"recipe", "segment"}, {"plan", io::to_json(config.plan)}, {"predict", io::to_json(config.predict)}},
+                    model_card(dataset, config, cases, result));
+  result.model = model;
+  if (!cases.held_out.empty()) evaluate_held_out(dataset, cases, options, result);
+  SegmentReport report;
+  report.run = options.run;
+  report.evaluation_summary = result.summary;
+  write_segment_report(result.report, report);
+  return result;
+}
+
+}  // namespace fovea::recipes
