@@ -147,8 +147,8 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
 
   trainer.use_best_weights();
   const fs::path model = options.run / "model";
-  infer::save_model(model, *network, network_config, {{"recipe", "segment"}, {"plan", io::to_json(config.plan)}, {"predict", io::to_json(config.predict)}},
-                    model_card(dataset, config, cases, result));
+  const io::Json recipe = {{"recipe", "segment"}, {"plan", io::to_json(config.plan)}, {"predict", io::to_json(config.predict)}};
+  infer::save_model(model, *network, {network_config, recipe}, model_card(dataset, config, cases, result));
   result.model = model;
   if (!cases.held_out.empty()) evaluate_held_out(dataset, cases, options, result);
   SegmentReport report;

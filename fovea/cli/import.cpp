@@ -1,0 +1,62 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "fovea/cli/command.h"
+#include "fovea/core/error.h"
+#include "fovea/data/plan.h"
+#include "fovea/infer/import_weights.h"
+#include "fovea/infer/model_folder.h"
+#include "fovea/infer/weights.h"
+#include "fovea/io/config.h"
+
+namespace fovea::cli {
+
+namespace {
+namespace fs = std::filesystem;
+
+struct ImportArguments {
+  CommonOptions common;
+  fs::path weights, output, plan;
+  std::string network;
+  std::vector<std::string> overrides;
+};
+
+void run(const ImportArguments& a) {
+  a.common.apply();
+  const auto tensors = infer::with_network_names(infer::read_weights(a.weights), a.weights.string());
+  infer::ModelFolder model;
+  model.config = a.network.empty() ? infer::infer_config(tensors, a.weights.string()) : models::default_config(a.network);
+  io::Json json = infer::network_to_json(model.config);
+  for (const std::string& assignment : a.overrides) io::apply_override(json["config"], assignment);
+  model.config = infer::network_from_json(json, "import: --set");
+  const auto network = models::make_network(model.config, /*seed=*/0);
+  const auto report = infer::load_weights(*network, tensors, a.weights.string());
+  model.recipe = {{"recipe", "import"}, {"source", a.weights.filename().string()}};
+  if (!a.plan.empty()) {
+    const auto plan = io::from_json<data::Plan>(io::read_json(a.plan), a.plan.string());
+    if (plan.classes() != network->out_channels() || plan.channels() != network->in_channels())
+      throw ArgumentError("import: " + a.plan.string() + " has " + std::to_string(plan.channels()) + " channels and " + std::to_string(plan.classes()) +
+                          " classes, the network " + std::to_string(network->in_channels()) + " and " + std::to_string(network->out_channels()));
+    model.recipe["recipe"] = "segment", model.recipe["plan"] = io::to_json(plan);
+  }
+  infer::save_model(a.output, *network, model, "# Imported network\n\nWeights of " + a.weights.filename().string() + ", " + std::to_string(report.loaded) + " tensors.\n");
+  std::printf("%s\n", a.common.json ? json.dump(2).c_str() : a.output.c_str());
+}
+}  // namespace
+
+void add_import(CLI::App& program) {
+  auto a = std::make_shared<ImportArguments>();
+  CLI::App* command = program.add_subcommand("import",
+      "Example: fovea import swin_unetr.pt -o MODEL\n\n"
+      "Makes a model folder of MONAI weights (.pt state dict, read without an unpickler, or .safetensors). The network is told from names and shapes.");
+  command->add_option("weights", a->weights, ".pt, .pth or .safetensors")->required();
+  command->add_option("-o,--output", a->output, "model folder")->required();
+  command->add_option("--network", a->network, "network or preset, instead of telling it from the weights");
+  command->add_option("--set", a->overrides, "change a field of the network's config: --set downsample=merging_repeated")->take_all();
+  command->add_option("--plan", a->plan, "plan.json: how scans are prepared, so that predict can use the model");
+  a->common.add_to(*command);
+  command->callback([a] { run(*a); });
+}
+
+}  // namespace fovea::cli
