@@ -1,7 +1,9 @@
 """Splits Colin27 into a training and a test hemisphere as an nnU-Net dataset folder.
 
 Voxels x < 0 mm (left) become the training case, x >= 0 mm the test case: no voxel is in both. Six deep structures of
-the AAL atlas are kept. labelsTs_mirrored holds the honest baseline: the left labels mirrored onto the right.
+the AAL atlas are kept. Two baselines that use no network: the left labels mirrored onto the right at x = 0 mm
+(baselines/mirrored), and at the plane half a voxel further where the scan is most like its mirror image
+(baselines/mirrored_best_plane).
 """
 import json
 import pathlib
@@ -33,18 +35,20 @@ def main(folder):
     for value, (left_id, right_id) in enumerate(STRUCTURES.values(), 1):
         left[regions == left_id], right[regions == right_id] = value, value
     left[middle:], right[:middle] = 0, 0
-    mirrored = numpy.zeros_like(left)
-    mirrored[middle + 1:2 * middle + 1] = left[:middle][::-1]
+    mirrored, best_plane = numpy.zeros_like(left), numpy.zeros_like(left)
+    mirrored[middle + 1:2 * middle + 1] = left[:middle][::-1]      # voxel i -> 2 * middle - i
+    best_plane[middle + 2:2 * middle + 1] = left[1:middle][::-1]   # voxel i -> 2 * middle + 1 - i
 
     root = pathlib.Path(folder) / "Dataset027_Colin27"
-    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "labelsTs_mirrored"):
+    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "baselines/mirrored", "baselines/mirrored_best_plane"):
         (root / name).mkdir(parents=True, exist_ok=True)
     end = t1.shape[0]
     nibabel.save(hemisphere(scan, t1, 0, middle), root / "imagesTr/left_0000.nii.gz")
     nibabel.save(hemisphere(scan, left, 0, middle), root / "labelsTr/left.nii.gz")
     nibabel.save(hemisphere(scan, t1, middle, end), root / "imagesTs/right_0000.nii.gz")
     nibabel.save(hemisphere(scan, right, middle, end), root / "labelsTs/right.nii.gz")
-    nibabel.save(hemisphere(scan, mirrored, middle, end), root / "labelsTs_mirrored/right.nii.gz")
+    nibabel.save(hemisphere(scan, mirrored, middle, end), root / "baselines/mirrored/right.nii.gz")
+    nibabel.save(hemisphere(scan, best_plane, middle, end), root / "baselines/mirrored_best_plane/right.nii.gz")
     description = {
         "name": "Colin27 hemispheres", "description": "one subject: left hemisphere for training, right one for testing",
         "reference": "Colin27 T1 and AAL labels of the Debian package mricron-data", "channel_names": {"0": "T1"},

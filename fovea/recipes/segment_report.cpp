@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <limits>
+#include <map>
 #include <sstream>
 
 #include "fovea/core/error.h"
@@ -58,19 +60,12 @@ double number(const Json& json, const char* key) {
   return json.is_object() && json.contains(key) && json[key].is_number() ? json[key].get<double>() : kNan;
 }
 
-// The means of one label of a summary.json.
-const Json& label_means(const Json& summary, int value) {
-  static const Json none = Json::object();
-  const std::string key = std::to_string(value);
-  return summary.contains("mean") && summary["mean"].contains(key) ? summary["mean"][key] : none;
-}
-
+// Foreground classes in the order of the plan.
 struct Named {
   int value;
   std::string name;
 };
 
-// Foreground classes in the order of the plan.
 std::vector<Named> foreground(const Json& config) {
   std::vector<Named> names;
   const Json& labels = config["plan"]["labels"];
@@ -78,53 +73,68 @@ std::vector<Named> foreground(const Json& config) {
   return names;
 }
 
-double mean_of(const Json& summary, const std::vector<Named>& labels, const char* key) {
+// Mean of a metric over the cases, undefined values left out.
+double mean_of(const Evaluation& e, size_t label, const char* metric) {
+  for (const MetricSummary& s : summarise(e, label))
+    if (s.metric == metric) return s.nan_excluded.mean;
+  return kNan;
+}
+
+double mean_of(const Evaluation& e, const char* metric) {
   double sum = 0;
   int n = 0;
-  for (const Named& label : labels)
-    if (const double v = number(label_means(summary, label.value), key); std::isfinite(v)) sum += v, ++n;
+  for (size_t label = 0; label < e.labels.size(); ++label)
+    if (const double v = mean_of(e, label, metric); std::isfinite(v)) sum += v, ++n;
   return n ? sum / n : kNan;
 }
 
-void add_metrics(report::HtmlReport& html, const std::vector<Named>& labels, const Json& ours, const Json& baseline, const std::string& baseline_name) {
-  const bool compared = !baseline.empty();
+void add_metrics(report::HtmlReport& html, const Evaluation& ours, const std::vector<SegmentReport::Baseline>& baselines) {
   html.heading("Result on held-out data");
-  const double dice = mean_of(ours, labels, "Dice"), reference = compared ? mean_of(baseline, labels, "Dice") : kNan;
-  std::vector<report::Tile> tiles = {{"mean Dice, network", fixed(dice, 3), std::to_string(ours["metric_per_case"].size()) + " case(s)",
-                                      !compared ? report::Tone::kPlain : dice > reference ? report::Tone::kGood : report::Tone::kBad}};
-  if (compared) tiles.push_back({"mean Dice, baseline", fixed(reference, 3), baseline_name, report::Tone::kPlain});
-  if (const double hd = mean_of(ours, labels, "HD95_mm"); std::isfinite(hd)) tiles.push_back({"mean HD95, network", fixed(hd, 2) + " mm", "", report::Tone::kPlain});
+  const double dice = mean_of(ours, "Dice");
+  double best_baseline = kNan;
+  for (const auto& b : baselines) best_baseline = std::fmax(best_baseline, mean_of(b.evaluation, "Dice"));
+  const auto tone = baselines.empty() ? report::Tone::kPlain : dice > best_baseline ? report::Tone::kGood : report::Tone::kBad;
+  std::vector<report::Tile> tiles = {{"mean Dice, network", fixed(dice, 3), std::to_string(ours.cases.size()) + (ours.cases.size() == 1 ? " case" : " cases"), tone}};
+  for (const auto& b : baselines) tiles.push_back({"mean Dice, baseline", fixed(mean_of(b.evaluation, "Dice"), 3), b.name, report::Tone::kPlain});
+  tiles.push_back({"mean HD95, network", fixed(mean_of(ours, "HD95_mm"), 2) + " mm", "95 % surface distance", report::Tone::kPlain});
   html.tiles(tiles);
-  if (compared && !(dice > reference)) html.notice("The baseline is better than the network here.", report::NoticeKind::kWarning);
+  if (best_baseline >= dice) html.notice("A baseline is better than the network here.", report::NoticeKind::kWarning);
 
   report::Table table;
-  table.caption = "Dice is 1 for perfect overlap; HD95 is the 95 % surface distance; volumes are of the reference.";
+  table.caption = "Dice is 1 for perfect overlap; HD95 is the 95 % surface distance (" + train::name_of(ours.options.metrics.convention) +
+                  " convention). Undefined values of empty structures are left out.";
   table.columns = {{"structure", report::Align::kText}, {"Dice"}};
-  if (compared) table.columns.push_back({"Dice, baseline"}), table.columns.push_back({"gain"});
-  table.columns.push_back({"HD95 mm"});
-  if (compared) table.columns.push_back({"HD95 mm, baseline"});
   report::BarPlot bars;
-  bars.title = "Dice by structure", bars.y_label = "Dice", bars.y_range = {{0.0, 1.0}}, bars.width = 760;
+  bars.title = "Dice by structure", bars.y_label = "Dice", bars.y_range = {{0.0, 1.0}}, bars.width = 900;
   bars.bars = {{"network", {}, {}, {}, {}}};
-  if (compared) bars.bars.push_back({baseline_name.empty() ? "baseline" : baseline_name, {}, {}, {}, {}});
-  auto row_of = [&](const std::string& name, double d, double b, double hd, double hd_baseline) {
-    std::vector<report::Cell> row = {name, fixed(d, 3)};
-    if (compared) row.push_back(fixed(b, 3)), row.push_back({(d >= b ? "+" : "") + fixed(d - b, 3), d > b ? report::Tone::kGood : report::Tone::kBad});
-    row.push_back(fixed(hd, 2));
-    if (compared) row.push_back(fixed(hd_baseline, 2));
-    return row;
-  };
-  for (const Named& label : labels) {
-    const Json &mine = label_means(ours, label.value), &other = label_means(baseline, label.value);
-    table.rows.push_back(row_of(label.name, number(mine, "Dice"), number(other, "Dice"), number(mine, "HD95_mm"), number(other, "HD95_mm")));
-    bars.categories.push_back(label.name);
-    bars.bars[0].values.push_back(number(mine, "Dice"));
-    if (compared) bars.bars[1].values.push_back(number(other, "Dice"));
+  for (const auto& b : baselines) {
+    table.columns.push_back({"Dice, " + b.name});
+    bars.bars.push_back({b.name, {}, {}, {}, {}});
   }
-  table.rows.push_back(row_of("mean", dice, reference, mean_of(ours, labels, "HD95_mm"), compared ? mean_of(baseline, labels, "HD95_mm") : kNan));
+  table.columns.push_back({"HD95 mm"});
+  for (const auto& b : baselines) table.columns.push_back({"HD95 mm, " + b.name});
+  auto add_row = [&](const std::string& name, const std::function<double(const Evaluation&, const char*)>& value) {
+    std::vector<report::Cell> row = {name};
+    for (const char* metric : {"Dice", "HD95_mm"}) {
+      const double mine = value(ours, metric);
+      const int decimals = metric[0] == 'D' ? 3 : 2;
+      bool wins = !baselines.empty();
+      for (const auto& b : baselines) wins &= metric[0] == 'D' ? mine > value(b.evaluation, metric) : mine < value(b.evaluation, metric);
+      row.push_back({fixed(mine, decimals), wins ? report::Tone::kGood : report::Tone::kPlain});
+      for (const auto& b : baselines) row.push_back(fixed(value(b.evaluation, metric), decimals));
+    }
+    table.rows.push_back(row);
+  };
+  for (size_t label = 0; label < ours.labels.size(); ++label) {
+    add_row(ours.labels[label].name, [&](const Evaluation& e, const char* metric) { return mean_of(e, label, metric); });
+    bars.categories.push_back(ours.labels[label].name);
+    bars.bars[0].values.push_back(mean_of(ours, label, "Dice"));
+    for (size_t b = 0; b < baselines.size(); ++b) bars.bars[b + 1].values.push_back(mean_of(baselines[b].evaluation, label, "Dice"));
+  }
+  add_row("mean", [](const Evaluation& e, const char* metric) { return mean_of(e, metric); });
   table.last_row_is_total = true;
   html.table(table);
-  if (labels.size() <= 12) html.figure(bars);
+  if (ours.labels.size() <= 12) html.figure(bars);
 }
 
 void add_slices(report::HtmlReport& html, const SegmentReport& content, const std::vector<Named>& labels) {
@@ -266,8 +276,7 @@ void write_segment_report(const fs::path& output, const SegmentReport& content) 
   const int64_t cases = config["plan"]["fingerprint"].value("cases", int64_t{0});
   if (cases == 1) html.notice("Trained on one subject: this shows that the method works, not how well it would do on others.", report::NoticeKind::kWarning);
   for (const std::string& note : content.notes) html.notice(note);
-  if (!content.evaluation_summary.empty())
-    add_metrics(html, labels, io::read_json(content.evaluation_summary), content.baseline_summary.empty() ? Json::object() : io::read_json(content.baseline_summary), content.baseline_name);
+  if (content.evaluation) add_metrics(html, *content.evaluation, content.baselines);
   if (!content.image.empty() && !content.prediction.empty()) add_slices(html, content, labels);
   if (!content.attention.empty()) add_attention(html, content.attention);
   add_curves(html, content.run, labels);

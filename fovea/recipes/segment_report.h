@@ -4,14 +4,20 @@
 #include <string>
 #include <vector>
 
+#include "fovea/recipes/evaluate.h"
+
 namespace fovea::recipes {
 
 /// What goes into the report of a segmentation run. Everything but `run` is optional: a part without data is left out.
 struct SegmentReport {
+  struct Baseline {
+    std::string name;  // "left labels mirrored"
+    Evaluation evaluation;
+  };
+
   std::filesystem::path run;                  // config.json, manifest.json, log.csv, validation.csv
-  std::filesystem::path evaluation_summary;   // summary.json of the network's predictions
-  std::filesystem::path baseline_summary;     // summary.json of an honest baseline on the same cases
-  std::string baseline_name;                  // "left labels mirrored"
+  std::optional<Evaluation> evaluation;       // of the network's predictions
+  std::vector<Baseline> baselines;            // simple methods on the same cases
   std::filesystem::path image, prediction, reference;  // one case to draw
   std::filesystem::path attention;            // folder that explain wrote
   std::filesystem::path prediction_log;       // prediction.json: time and memory by stage

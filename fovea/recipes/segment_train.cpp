@@ -85,24 +85,28 @@ std::string model_card(const data::Dataset& dataset, const SegmentConfig& config
 }
 
 // Each held-out case on its own grid, from its files, and the metrics over all of them.
-void evaluate_held_out(const data::Dataset& dataset, const Cases& cases, const SegmentTrainOptions& options, SegmentTrainResult& result) {
-  const auto segmenter = Segmenter::load(result.model);
-  const fs::path folder = options.run / "validation";
+Evaluation evaluate_held_out(const data::Dataset& dataset, const Cases& cases, const fs::path& model, const fs::path& folder) {
+  const auto segmenter = Segmenter::load(model);
   fs::create_directories(folder);
+  Evaluation evaluation;
+  evaluation.labels = evaluation_labels(dataset.labels);
+  evaluation.options.ignore_label = dataset.ignore_label;
   Progress bar("held-out cases", int64_t(cases.held_out.size()));
-  std::vector<CaseFiles> pairs;
   for (const data::Case& one : cases.held_out) {
     const fs::path output = folder / (one.id + ".nii.gz");
     predict_case(segmenter, {one.id, one.images}, output, {});
-    pairs.push_back({one.id, output, one.label});
+    evaluation.cases.push_back(evaluate_case(output, one.label, evaluation.labels, evaluation.options));
     bar.advance();
   }
-  bar.finish();
-  result.summary = folder / "summary.json";
-  const auto evaluation = evaluate_cases(pairs, evaluation_labels(dataset.labels), {});
-  write_summary(result.summary, evaluation);
+  return evaluation;
 }
 }  // namespace
+
+std::vector<EvaluationLabel> evaluation_labels(const std::vector<data::LabelClass>& classes) {
+  std::vector<EvaluationLabel> labels;
+  for (size_t k = 1; k < classes.size(); ++k) labels.push_back({classes[k].name, {classes[k].values.begin(), classes[k].values.end()}});
+  return labels;
+}
 
 SegmentTrainResult train_segmentation(const data::Dataset& dataset, const SegmentConfig& config, const SegmentTrainOptions& options) {
   const Cases cases = split_cases(dataset, options.fold);
@@ -150,10 +154,13 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
   const io::Json recipe = {{"recipe", "segment"}, {"plan", io::to_json(config.plan)}, {"predict", io::to_json(config.predict)}};
   infer::save_model(model, *network, {network_config, recipe}, model_card(dataset, config, cases, result));
   result.model = model;
-  if (!cases.held_out.empty()) evaluate_held_out(dataset, cases, options, result);
   SegmentReport report;
   report.run = options.run;
-  report.evaluation_summary = result.summary;
+  if (!cases.held_out.empty()) {
+    report.evaluation = evaluate_held_out(dataset, cases, model, options.run / "validation");
+    result.summary = options.run / "validation/summary.json";
+    write_summary(result.summary, *report.evaluation);
+  }
   write_segment_report(result.report, report);
   return result;
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fovea/data/dataset.h"
+#include "fovea/recipes/evaluate.h"
 #include "fovea/recipes/segment_config.h"
 #include "fovea/train/trainer.h"
 
@@ -23,6 +24,9 @@ struct SegmentTrainResult {
   std::filesystem::path summary;      // validation/summary.json; empty without held-out cases
   std::filesystem::path report;
 };
+
+/// The foreground classes of a dataset as structures to score.
+std::vector<EvaluationLabel> evaluation_labels(const std::vector<data::LabelClass>& classes);
 
 /// Trains a segmentation network: RUN/{config.json, manifest.json, log.csv, validation.csv, events, checkpoints/}, then with
 /// the best weights RUN/model, RUN/validation (each held-out case predicted on its own grid, summary.json) and RUN/report.html.
