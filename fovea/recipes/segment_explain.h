@@ -9,7 +9,7 @@ namespace fovea::recipes {
 
 struct ExplainOptions {
   std::optional<Point> at_mm;                        // RAS
-  std::optional<std::array<int64_t, 3>> at_zyx;      // voxel of the scan's own array
+  std::optional<std::array<int64_t, 3>> at_xyz;      // voxel index of the scan as its file orders it
   bool mirror_left_right = false;                    // as in PredictOptions
 };
 

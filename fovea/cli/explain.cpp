@@ -1,0 +1,55 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "fovea/cli/command.h"
+#include "fovea/core/error.h"
+#include "fovea/recipes/segment_explain.h"
+
+namespace fovea::cli {
+
+namespace {
+namespace fs = std::filesystem;
+
+struct ExplainArguments {
+  CommonOptions common;
+  fs::path model, output;
+  std::vector<fs::path> inputs;
+  std::string mm, voxel;
+  bool mirror_left_right = false;
+};
+
+void run(const ExplainArguments& a) {
+  a.common.apply();
+  const auto segmenter = recipes::Segmenter::load(a.model);
+  auto cases = recipes::find_inputs(a.inputs.front(), segmenter.plan.channels());
+  if (cases.size() != 1) throw ArgumentError("explain: --input " + a.inputs.front().string() + " holds " + std::to_string(cases.size()) + " cases, expected one scan");
+  if (a.inputs.size() > 1) cases.front().images = a.inputs;
+  recipes::ExplainOptions options;
+  options.mirror_left_right = a.mirror_left_right;
+  if (!a.mm.empty()) options.at_mm = parse_triple(a.mm, "--mm");
+  if (!a.voxel.empty()) {
+    const auto v = parse_triple(a.voxel, "--voxel");
+    options.at_xyz = {int64_t(v[0]), int64_t(v[1]), int64_t(v[2])};
+  }
+  recipes::explain_voxel(segmenter, cases.front(), options, a.output);
+  std::printf("%s\n", a.output.c_str());
+}
+}  // namespace
+
+void add_explain(CLI::App& program) {
+  auto a = std::make_shared<ExplainArguments>();
+  CLI::App* command = program.add_subcommand("explain",
+      "Example: fovea explain -m runs/demo/model -i scan.nii.gz --mm 28,-20,-14 -o attention\n\n"
+      "For one voxel: which voxels each head of each block attends to, exact, as NIfTI on the scan's grid; entropy and distance of each head.");
+  command->add_option("-m,--model", a->model, "model folder")->required();
+  command->add_option("-i,--input", a->inputs, "scan; repeat it for the channel files of one scan")->required();
+  command->add_option("-o,--output", a->output, "folder for the maps and explain.json")->required();
+  command->add_option("--mm", a->mm, "the voxel at this point: R,A,S in millimetres");
+  command->add_option("--voxel", a->voxel, "or with this index: x,y,z as viewers show it");
+  command->add_flag("--mirror-left-right", a->mirror_left_right, "as in predict");
+  a->common.add_to(*command);
+  command->callback([a] { run(*a); });
+}
+
+}  // namespace fovea::cli
