@@ -64,6 +64,9 @@ int run_program(int argc, const char* const* argv) {
     return program.exit(e);
   } catch (const CLI::ExtrasError& e) {
     return fail(ExitCode::kBadInput, explain_extras(program, program.remaining(/*recurse=*/true)));
+  } catch (const CLI::RequiredError& e) {
+    if (program.get_subcommands().empty() && argc > 1) return fail(ExitCode::kBadInput, explain_extras(program, {argv[1]}));
+    return fail(ExitCode::kBadInput, std::string(e.what()) + "; see fovea --help");
   } catch (const CLI::ParseError& e) {
     return fail(ExitCode::kBadInput, std::string(e.what()) + "; see fovea --help");
   } catch (const Error& e) {

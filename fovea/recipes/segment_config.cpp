@@ -15,6 +15,20 @@ void merge(io::Json& base, const io::Json& top) {
   for (const auto& [key, value] : top.items()) merge(base[key], value);
 }
 
+// Names the first key of `given` that a config does not have. Free JSON (an empty object in `known`) takes any key.
+void refuse_unknown_keys(const io::Json& given, const io::Json& known, const std::string& where) {
+  if (!given.is_object() || !known.is_object() || known.empty()) return;
+  std::vector<std::string> names;
+  for (const auto& [key, value] : known.items()) names.push_back(key);
+  for (const auto& [key, value] : given.items()) {
+    if (!known.contains(key)) {
+      const std::string near = nearest_name(key, names);
+      throw ArgumentError(where + ": unknown key \"" + key + "\"" + (near.empty() ? "" : ", did you mean \"" + near + "\"?"));
+    }
+    refuse_unknown_keys(value, known[key], where + ": " + key);
+  }
+}
+
 // The value that a field of the plan takes in the file or the overrides, if any.
 template <class T>
 std::optional<T> wished(const io::Json& file, const char* key) {
@@ -28,7 +42,7 @@ SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::fi
   const std::string where = file.empty() ? "config" : file.string();
   io::Json given = file.empty() ? io::Json::object() : io::read_json(file);
   for (const std::string& assignment : overrides) io::apply_override(given, assignment);
-  io::from_json<SegmentConfig>(given, where);  // unknown keys and wrong types are named before any scan is read
+  refuse_unknown_keys(given, io::to_json(SegmentConfig{}), where);  // before any scan is read
 
   data::PlanOptions options;
   options.max_ram_bytes = max_ram_bytes;
@@ -44,6 +58,8 @@ SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::fi
   defaults.predict = infer::nnunet_windows(plan.patch_size, {});
   io::Json resolved = io::to_json(defaults);
   merge(resolved, given);
+  if (resolved["train"]["steps"] == 0 && resolved["train"]["max_time_s"] == 0.0) resolved["train"]["steps"] = 5000;
+  resolved["train"]["batch_size"] = resolved["plan"]["batch_size"];
   auto config = io::from_json<SegmentConfig>(resolved, where);
   if (!given.contains("predict") || !given["predict"].contains("patch_size")) config.predict.patch_size = config.plan.patch_size;
 

@@ -78,9 +78,7 @@ void explain_voxel(const Segmenter& segmenter, const PredictInput& input, const 
 
   torch::NoGradGuard no_grad;
   const auto windows = infer::attention_maps(p.image, p.grid, *segmenter.network, segmenter.windows, voxel);
-  const auto labels = infer::predict_labels(p.image, segmenter.window_network(), segmenter.windows, {p.grid, {}, {}, {}});
-  const auto& s = p.grid.shape;
-  const auto regions = torch::from_blob(const_cast<std::byte*>(labels.data.data()), {s[0], s[1], s[2]}, size_of(labels.dtype) == 1 ? torch::kUInt8 : torch::kInt16);
+  const auto regions = infer::predict_labels(p.image, segmenter.window_network(), segmenter.windows);
   const auto heads = infer::head_report(p.image, p.grid, *segmenter.network, segmenter.windows, regions);
 
   const fs::path partial = folder.string() + ".partial";

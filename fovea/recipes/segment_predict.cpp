@@ -36,12 +36,6 @@ int channel_of(const std::string& stem) {
   return std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; }) ? std::stoi(digits) : -1;
 }
 
-torch::Tensor labels_tensor(Volume& v) {
-  const auto& s = v.geometry.shape;
-  const auto type = size_of(v.dtype) == 1 ? torch::kUInt8 : torch::kInt16;
-  return torch::from_blob(v.data.data(), {s[0], s[1], s[2]}, type);
-}
-
 View<const float, 4> view_of(const torch::Tensor& scores) {
   View<const float, 4> v;
   v.data = scores.data_ptr<float>();
@@ -155,7 +149,6 @@ PredictResult predict_case(const Segmenter& segmenter, const PredictInput& input
   const bool resample_scores = !same_grid && result.memory.stripes == infer::Stripes{} && classes <= 256;
   result.label_resampling = same_grid ? "none" : resample_scores ? "scores, linear" : "labels, nearest";
   torch::Tensor labels;
-  Volume on_grid;
   result.stages.run("infer", [&] {
     if (resample_scores) {
       const auto& n = p.native_shape();
@@ -167,8 +160,7 @@ PredictResult predict_case(const Segmenter& segmenter, const PredictInput& input
       }, progress);
       resample.finish();
     } else {
-      on_grid = infer::predict_labels(p.image, network, segmenter.windows, {p.grid, result.memory.stripes, keep_probabilities, progress});
-      labels = labels_tensor(on_grid);
+      labels = infer::predict_labels(p.image, network, segmenter.windows, {result.memory.stripes, keep_probabilities, progress});
     }
   });
   if (options.mirror_left_right) labels = mirrored(labels);

@@ -46,9 +46,7 @@ train::Metrics validate(const models::Network& network, const SegmentConfig& con
   const infer::WindowNetwork forward = [&](const torch::Tensor& windows) { return network->forward(windows); };
   for (int64_t i = 0; i < n && !train::stop_requested(); ++i) {
     const auto one = cases.get(i);
-    auto predicted = infer::predict_labels(one->image, forward, config.predict);
-    const auto& s = predicted.geometry.shape;
-    const auto labels = torch::from_blob(predicted.data.data(), {s[0], s[1], s[2]}, size_of(predicted.dtype) == 1 ? torch::kUInt8 : torch::kInt16).to(torch::kInt32);
+    const auto labels = infer::predict_labels(one->image, forward, config.predict).to(torch::kInt32);
     const auto counts = train::overlap_counts(flat(labels), flat(one->label.to(torch::kInt32).contiguous()), classes);
     for (int64_t k = 0; k < classes; ++k) sum[k] += counts[k];
   }
