@@ -8,6 +8,7 @@
 
 #include "fovea/core/error.h"
 #include "fovea/core/process_memory.h"
+#include "fovea/core/view.h"
 #include "fovea/ops/parallel.h"
 
 namespace fovea::infer {
@@ -320,20 +321,19 @@ torch::Tensor predict_scores(const torch::Tensor& image, const WindowNetwork& ne
   return all;
 }
 
-Volume predict_labels(const torch::Tensor& image, const WindowNetwork& network, const SlidingWindowConfig& config,
-                      const LabelOptions& options) {
+torch::Tensor predict_labels(const torch::Tensor& image, const WindowNetwork& network, const SlidingWindowConfig& config,
+                             const LabelOptions& options) {
   check_image(image);
-  Geometry geometry = options.geometry;
-  geometry.shape = {image.size(1), image.size(2), image.size(3)};
-  Volume labels;
+  const Triple shape{image.size(1), image.size(2), image.size(3)};
+  torch::Tensor labels;
   stream_scores(image, network, config, options.stripes, [&](const Triple& start, const torch::Tensor& scores) {
-    if (labels.data.empty()) {
-      if (scores.size(0) > 65536) throw ArgumentError("sliding window: " + std::to_string(scores.size(0)) + " classes, expected at most 65536");
-      labels = Volume::zeros(geometry, scores.size(0) <= 256 ? DType::kU8 : DType::kU16);
+    if (!labels.defined()) {
+      if (scores.size(0) > 32768) throw ArgumentError("sliding window: " + std::to_string(scores.size(0)) + " classes, expected at most 32768");
+      labels = torch::zeros(image.sizes().slice(1), scores.size(0) <= 256 ? torch::kByte : torch::kShort);
     }
     if (options.score_sink) options.score_sink(start, scores);
-    if (labels.dtype == DType::kU8) arg_max(scores, View<uint8_t, 3>::contiguous(labels.as<uint8_t>().data(), geometry.shape), start);
-    else arg_max(scores, View<uint16_t, 3>::contiguous(labels.as<uint16_t>().data(), geometry.shape), start);
+    if (labels.scalar_type() == torch::kByte) arg_max(scores, View<uint8_t, 3>::contiguous(labels.mutable_data_ptr<uint8_t>(), shape), start);
+    else arg_max(scores, View<int16_t, 3>::contiguous(labels.mutable_data_ptr<int16_t>(), shape), start);
   }, options.progress);
   return labels;
 }

@@ -7,7 +7,7 @@
 
 #include <torch/torch.h>
 
-#include "fovea/core/volume.h"
+#include "fovea/core/dtype.h"
 
 namespace fovea::infer {
 
@@ -106,17 +106,16 @@ torch::Tensor predict_scores(const torch::Tensor& image, const WindowNetwork& ne
                              const WindowProgress& progress = {});
 
 struct LabelOptions {
-  Geometry geometry;     // of the result; its shape is taken from the image
   Stripes stripes;       // as the memory plan chose
   ScoreSink score_sink;  // sees the scores before they are dropped; may be empty
   WindowProgress progress;
 };
 
-/// Index of the largest logit of each voxel (the first one of several equal): u8, or u16 when there are over 256 classes.
+/// Index of the largest logit of each voxel (the first one of several equal): [Z,Y,X] u8, or i16 for over 256 classes.
 /// The labels equal the arg-max of predict_scores() bit for bit; memory as stream_scores() plus the labels.
 /// Errors   ArgumentError naming the voxel when a logit is nan.
-Volume predict_labels(const torch::Tensor& image, const WindowNetwork& network, const SlidingWindowConfig& config,
-                      const LabelOptions& options = {});
+torch::Tensor predict_labels(const torch::Tensor& image, const WindowNetwork& network, const SlidingWindowConfig& config,
+                             const LabelOptions& options = {});
 
 /// Softmax over the classes, for keeping probabilities: f16, or u8 as round(255 p). scores [K,...] -> the same shape.
 torch::Tensor probabilities(const torch::Tensor& scores, DType dtype);

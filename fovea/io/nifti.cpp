@@ -111,10 +111,14 @@ void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volu
       if (!same_channels || !std::isfinite(h.pixdim[i])) h.pixdim[i] = 1;
     // A form that was not in use may hold anything.
     const auto all_finite = [](const auto& values) { return std::all_of(values.begin(), values.end(), [](double d) { return std::isfinite(d); }); };
-    if (!all_finite(h.quatern) || !all_finite(h.qoffset)) h.quatern = h.qoffset = {0, 0, 0}, h.qform_code = 0;
     if (!std::all_of(h.srow.begin(), h.srow.end(), all_finite)) h.srow = {}, h.sform_code = 0;
-    for (size_t i = 0; i < 4; ++i)
-      if (!std::isfinite(h.pixdim[i])) h.pixdim[i] = 1;
+    if (!all_finite(h.quatern) || !all_finite(h.qoffset) || !all_finite(std::span(h.pixdim).first(4))) {
+      h.quatern = h.qoffset = {0, 0, 0}, h.qform_code = 0;
+      const auto spacing = v.geometry.spacing_mm();
+      std::copy_n(std::array{1.0, spacing[2], spacing[1], spacing[0]}.begin(), 4, h.pixdim.begin());
+    }
+    std::string form, note;
+    FOVEA_CHECK(nifti_geometry(path, h, form, note).affine == v.geometry.affine, "the header of " + path.string() + " would move the volume");
   } else {
     set_nifti_geometry(h, v.geometry);
   }

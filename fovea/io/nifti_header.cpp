@@ -200,6 +200,7 @@ Geometry nifti_geometry(const std::filesystem::path& path, const NiftiHeader& h,
     source = "qform";
     settle_steps();
     const double squares = h.quatern[0] * h.quatern[0] + h.quatern[1] * h.quatern[1] + h.quatern[2] * h.quatern[2];
+    if (!finite(h.pixdim[0])) throw IoError(path, "pixdim[0], the handedness of the qform, is " + number(h.pixdim[0]) + ", expected 1 or -1");
     if (!finite(squares) || squares > 1.001)
       throw IoError(path, "the qform's quaternion (" + number(h.quatern[0]) + ", " + number(h.quatern[1]) + ", " + number(h.quatern[2]) + ") is no rotation");
     if (step[0] <= 0 || step[1] <= 0 || step[2] <= 0) throw IoError(path, "pixdim has a spacing of 0, so the affine is singular");

@@ -177,6 +177,8 @@ std::string nrrd_header_text(const fs::path& path, const Volume& v, bool gzip, c
     std::replace_if(one_line.begin(), one_line.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
     text += key + "_ID:=" + key + "\n" + key + "_Name:=" + one_line + "\n" + key + "_LabelValue:=" + std::to_string(label) + "\n" + key + "_Layer:=0\n";
   }
+  const Geometry written = parse_nrrd_header(path, text).geometry;
+  FOVEA_CHECK(written.shape == v.geometry.shape && written.affine == v.geometry.affine, "the header of " + path.string() + " would move the volume");
   return text + "\n";
 }
 

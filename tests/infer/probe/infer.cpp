@@ -53,8 +53,8 @@ int predict(char** a) {
   if (labels) {
     LabelOptions options;
     options.stripes = stripes;
-    const Volume v = predict_labels(image, network, config, options);
-    write_bytes(a[19], v.data.data(), v.data.size());
+    const auto found = predict_labels(image, network, config, options);
+    write_bytes(a[19], found.const_data_ptr(), found.nbytes());
   } else {
     const auto scores = predict_scores(image, network, config);
     write_bytes(a[19], scores.const_data_ptr(), size_t(scores.numel()) * 4);
@@ -87,9 +87,9 @@ int memory(char** a) {
   const MemoryPlan plan = plan_prediction(problem, config);
   LabelOptions options;
   options.stripes = plan.stripes;
-  const Volume labels = predict_labels(image, network, config, options);
+  const auto labels = predict_labels(image, network, config, options);
   std::printf("%s\npredicted %lld\npeak_rss %lld\n", plan.to_string().c_str(), (long long)plan.peak_bytes, (long long)peak_resident_bytes());
-  return labels.data.size() == size_t(shape[0] * shape[1] * shape[2]) ? 0 : 1;
+  return labels.numel() == shape[0] * shape[1] * shape[2] ? 0 : 1;
 }
 
 }  // namespace
