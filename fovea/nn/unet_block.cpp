@@ -1,7 +1,7 @@
 #include "fovea/nn/unet_block.h"
 
-#include "fovea/nn/instance_norm.h"
 #include "fovea/nn/trace.h"
+#include "fovea/ops/instance_norm_act.h"
 
 namespace fovea::nn {
 namespace {
@@ -15,12 +15,10 @@ UnetBlockImpl::UnetBlockImpl(int64_t in, int64_t out, Residual residual) : resid
 }
 
 torch::Tensor UnetBlockImpl::forward(const torch::Tensor& x) {
-  TORCH_CHECK(x.size(2) * x.size(3) * x.size(4) > 1, "unet_block: x is ", x.sizes(),
-              ", expected more than one voxel: instance norm of a single value is not defined; use a larger input");
-  auto y = torch::leaky_relu(instance_norm(conv1(x)), kSlope);
-  y = instance_norm(conv2(y));
-  if (residual_ == Residual::kYes) y = y + (conv3 ? instance_norm(conv3(x)) : x);
-  return traced(this, torch::leaky_relu(y, kSlope));
+  const auto y = conv2(ops::instance_norm_act(conv1(x), {}, {}, kSlope));
+  std::optional<torch::Tensor> shortcut;
+  if (residual_ == Residual::kYes) shortcut = conv3 ? ops::instance_norm_act(conv3(x)) : x;
+  return traced(this, ops::instance_norm_act(y, {}, {}, kSlope, shortcut));
 }
 
 UnetrBasicBlockImpl::UnetrBasicBlockImpl(int64_t in, int64_t out, Residual residual) {

@@ -42,6 +42,16 @@ WindowAttentionImpl::WindowAttentionImpl(const WindowAttentionOptions& options) 
   relative_position_index = register_buffer("relative_position_index", relative_position_index_of(w));
 }
 
+void WindowAttentionImpl::to(torch::Device device, torch::Dtype dtype, bool non_blocking) {
+  Module::to(device, dtype, non_blocking);
+  relative_position_index.set_data(relative_position_index_of(options_.window()).to(device));
+}
+
+void WindowAttentionImpl::to(torch::Dtype dtype, bool non_blocking) {
+  Module::to(dtype, non_blocking);
+  relative_position_index.set_data(relative_position_index_of(options_.window()).to(relative_position_index.device()));
+}
+
 torch::Tensor WindowAttentionImpl::clipped_bias(const Triple& window) const {
   const int64_t n = window[0] * window[1] * window[2];
   const auto& full = options_.window();

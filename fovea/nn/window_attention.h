@@ -53,6 +53,11 @@ class WindowAttentionImpl : public torch::nn::Module {
   explicit WindowAttentionImpl(const WindowAttentionOptions& options);
   torch::Tensor forward(const torch::Tensor& x);
 
+  // torch would convert the index to a floating dtype together with the parameters.
+  using torch::nn::Module::to;
+  void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
+  void to(torch::Dtype dtype, bool non_blocking = false) override;
+
   /// While on, forward keeps the arguments of its last op call (3E numbers a token), so that rows() can answer.
   void set_capture(bool on);
 

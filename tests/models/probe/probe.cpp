@@ -1,5 +1,6 @@
 // Runs one network on tensors from files, for parity tests against other frameworks.
 //   fovea_models_probe CONFIG.json WEIGHTS.safetensors INPUT.safetensors OUTPUT.safetensors
+// All is computed in the dtype of x (f32 or f64).
 // CONFIG {"network": family, "config": {...}}; INPUT: "x", optional "probe" like the logits. OUTPUT: "output", with a probe
 // "grad.NAME" = d sum(output * probe) / d NAME for every parameter and "grad.x", and "trace.NAME" of every layer.
 #include <cstdio>
@@ -17,11 +18,12 @@ namespace {
 void run(const char* config_path, const char* weights_path, const char* input_path, const char* output_path) {
   using namespace fovea;
   const auto network = models::make_network(infer::network_from_json(io::read_json(config_path), config_path));
-  infer::load_weights(*network, io::read_safetensors(weights_path), weights_path);
   const auto input = io::read_safetensors(input_path);
+  auto x = data::to_torch(input.at("x")).requires_grad_();
+  network->to(x.scalar_type());
+  infer::load_weights(*network, io::read_safetensors(weights_path), weights_path);
   network->eval();
 
-  auto x = data::to_torch(input.at("x")).requires_grad_();
   io::TensorMap result;
   torch::Tensor output;
   {

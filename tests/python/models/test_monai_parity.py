@@ -5,6 +5,7 @@ FOVEA_FULL=1 adds 96^3 at feature sizes 24 and 48, version 1 and 2. Figures are 
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -55,55 +56,89 @@ def monai_gradients(network, x, probe):
     return output.detach(), gradients, x.grad
 
 
-def compare(folder, network, config, x, seed=2):
-    generator = torch.Generator().manual_seed(seed)
-    network.eval()
-    probe = torch.randn(1, network.out.conv.conv.out_channels, *x.shape[2:], generator=generator)
+def hook_stages(network):
+    """Outputs of the encoder's blocks and mergings and of the decoder's blocks, by module name, as forward runs."""
     outputs = {}
-    hooks = [module.register_forward_hook(lambda m, i, o, name=name: outputs.__setitem__(name, o)) for name, module in network.named_modules()
-             if name.endswith(("downsample", ".0")) and name.startswith("swinViT") or name.count(".") == 0 and name.startswith(("encoder", "decoder"))]
+    for name, module in network.named_modules():
+        if re.fullmatch(r"swinViT\.layers\d\.0(\.blocks\.\d+|\.downsample)?|encoder\d+|decoder\d", name):
+            module.register_forward_hook(lambda m, i, o, name=name: outputs.__setitem__(name, o.detach()))
+    return outputs
+
+
+def draw(network, size, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    size = (size,) * 3 if isinstance(size, int) else size
+    x = torch.randn(1, network.encoder1.layer.conv1.conv.in_channels, *size, generator=generator)
+    return x, torch.randn(1, network.out.conv.conv.out_channels, *size, generator=generator)
+
+
+def compare(folder, network, config, size):
+    network.eval()
+    x, probe = draw(network, size)
+    outputs = hook_stages(network)
     expected, gradients, input_gradient = monai_gradients(network, x, probe)
-    for hook in hooks:
-        hook.remove()
     got = run_probe(folder, network, config, {"x": x, "probe": probe})
 
-    figures = {"logits": relative(got["output"], expected), "input gradient": relative(got["grad.x"], input_gradient)}
-    worst_name, worst = "", 0.0
-    for name, gradient in gradients.items():
-        error = ((got["grad." + name] - gradient).norm() / gradient.norm().clamp_min(1e-30)).item()
-        if error > worst:
-            worst_name, worst = name, error
-    figures["parameter gradients"] = worst
-    print(f"\n{config} {tuple(x.shape)}: " + ", ".join(f"{k} {v:.1e}" for k, v in figures.items()) + f" ({worst_name})")
-    stages = [name for name, tensor in outputs.items() if "trace." + name in got and got["trace." + name].shape == tensor.shape]
+    errors = {name: ((got["grad." + name] - g).norm() / g.norm()).item() for name, g in gradients.items() if not vanishes(name)}
+    figures = {
+        "logits": relative(got["output"], expected),
+        "input gradient": ((got["grad.x"] - input_gradient).norm() / input_gradient.norm()).item(),
+        "median parameter gradient": sorted(errors.values())[len(errors) // 2],
+        "worst parameter gradient": max(errors.values()),
+    }
+    print(f"\n{config} {tuple(x.shape)}: " + ", ".join(f"{k} {v:.1e}" for k, v in figures.items()) + f" ({max(errors, key=errors.get)})")
+    stages = [name for name, tensor in outputs.items() if "trace." + name in got]
     assert len(stages) >= 5
     for name in stages:
         assert relative(got["trace." + name], outputs[name]) <= 1e-4, name
-    ours = {name[5:] for name in got if name.startswith("grad.") and name != "grad.x"}
-    assert ours == set(gradients)
+    assert {name[5:] for name in got if name.startswith("grad.") and name != "grad.x"} == set(gradients)
     assert figures["logits"] <= 1e-4
-    assert figures["input gradient"] <= 1e-3
-    assert figures["parameter gradients"] <= 1e-3
+    # A leaky ReLU passes 1 or 0.01: where two correct float programs disagree about the sign of a value near 0, gradients
+    # differ by more than rounding. Exactness of the gradients is the business of the float64 test below.
+    assert figures["median parameter gradient"] <= 1e-3
+    assert figures["worst parameter gradient"] <= 2e-2
+
+
+def vanishes(name):
+    """With one input channel conv3 only scales what instance norm then scales back: its gradient is rounding noise."""
+    return name == "encoder1.layer.conv3.conv.weight"
 
 
 FULL = os.environ.get("FOVEA_FULL") == "1"
-CASES = [
-    ("v1-12", 64, dict(feature_size=12), {}),
-    ("v1-24-two-channels-in", 64, dict(feature_size=24, in_channels=2, out_channels=3), {}),
-    ("v2-12-mergingv2", 64, dict(feature_size=12, use_v2=True, downsample="mergingv2"), {}),
-    ("oblong-odd-windows", (32, 64, 96), dict(feature_size=12, window_size=(5, 3, 7), depths=(1, 3, 2, 1), qkv_bias=False, patch_norm=True, normalize=False, mlp_ratio=2.0), {}),
-]
+CASES = {
+    "v1-12": (64, dict(feature_size=12)),
+    "v1-24-two-channels-in": ((64, 64, 32), dict(feature_size=24, in_channels=2, out_channels=3)),
+    "v2-12-mergingv2": ((64, 32, 64), dict(feature_size=12, use_v2=True, downsample="mergingv2")),
+    "odd-options": ((32, 64, 96), dict(feature_size=12, window_size=(5, 3, 7), depths=(1, 3, 2, 1), qkv_bias=False, patch_norm=True, normalize=False, mlp_ratio=2.0)),
+}
 if FULL:
-    CASES += [(f"full-{'v2' if v2 else 'v1'}-{f}", 96, dict(feature_size=f, use_v2=v2, out_channels=14), {}) for f in (24, 48) for v2 in (False, True)]
+    CASES |= {f"full-{'v2' if v2 else 'v1'}-{f}": (96, dict(feature_size=f, use_v2=v2, out_channels=14)) for f in (24, 48) for v2 in (False, True)}
 
 
-@pytest.mark.parametrize("size,options", [case[1:3] for case in CASES], ids=[case[0] for case in CASES])
-def test_swin_unetr_equals_monai(tmp_path, size, options):
+def swin_unetr(options):
     options = {"in_channels": 1, "out_channels": 2, **options}
     torch.manual_seed(0)
     network = nets.SwinUNETR(**options)
     perturb(network)
-    size = (size,) * 3 if isinstance(size, int) else size
-    x = torch.randn(1, options["in_channels"], *size, generator=torch.Generator().manual_seed(3))
     config = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-    compare(tmp_path, network, {"network": "swin_unetr", "config": config}, x)
+    return network, {"network": "swin_unetr", "config": config}
+
+
+@pytest.mark.parametrize("size,options", CASES.values(), ids=CASES.keys())
+def test_swin_unetr_equals_monai(tmp_path, size, options):
+    network, config = swin_unetr(options)
+    compare(tmp_path, network, config, size)
+
+
+@pytest.mark.parametrize("options", [dict(feature_size=12), dict(feature_size=12, use_v2=True, downsample="mergingv2")], ids=["v1", "v2"])
+def test_every_gradient_equals_monais_in_float64(tmp_path, options):
+    network, config = swin_unetr(options)
+    network.double().eval()
+    x, probe = (t.double() for t in draw(network, (64, 32, 32)))
+    expected, gradients, input_gradient = monai_gradients(network, x, probe)
+    got = run_probe(tmp_path, network, config, {"x": x, "probe": probe})
+    assert relative(got["output"], expected) <= 1e-11
+    assert relative(got["grad.x"], input_gradient) <= 1e-8
+    for name, gradient in gradients.items():
+        error = (got["grad." + name] - gradient).norm().item()
+        assert error <= 1e-8 * gradient.norm().item() or vanishes(name) and error <= 1e-8, (name, error, gradient.norm().item())
