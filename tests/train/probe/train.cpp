@@ -2,13 +2,15 @@
 //   fovea_train_probe train FOLDER [--resume] [--set key=value ...]     one line: digests of what the run left
 //   fovea_train_probe kill-trials FOLDER COUNT SEED                    kills runs at random moments, resumes, compares
 //   fovea_train_probe loss IN.safetensors OUT.safetensors CONFIG.json  loss and gradient, for comparison with Python
-//   fovea_train_probe events FOLDER                                    event files of a resumed run
+//   fovea_train_probe time-loss K Z Y X f32|bf16                      milliseconds of loss, forward and backward, one
+//   thread fovea_train_probe events FOLDER                                    event files of a resumed run
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 #include <thread>
 
@@ -140,6 +142,26 @@ int loss(const Words& words) {
   return 0;
 }
 
+/// Processor time, so that other work on the machine does not count; the least of several repeats.
+int time_loss(const Words& words) {
+  const auto n = [&](size_t i) { return std::stoll(words.at(i)); };
+  const auto type = words.at(4) == "bf16" ? torch::kBFloat16 : torch::kFloat;
+  torch::manual_seed(1);
+  const torch::Tensor x = torch::randn({1, n(0), n(1), n(2), n(3)}).to(type).set_requires_grad(true);
+  const torch::Tensor y = torch::randint(0, n(0), {1, n(1), n(2), n(3)}, torch::kByte);
+  double forward_ms = 1e9, backward_ms = 1e9;
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    const std::clock_t begin = std::clock();
+    const torch::Tensor value = dice_cross_entropy(x, y, {});
+    const std::clock_t middle = std::clock();
+    const torch::Tensor gradient = torch::autograd::grad({value}, {x})[0];
+    forward_ms = std::min(forward_ms, 1e3 * double(middle - begin) / CLOCKS_PER_SEC);
+    backward_ms = std::min(backward_ms, 1e3 * double(std::clock() - middle) / CLOCKS_PER_SEC);
+  }
+  std::printf("forward %.1f ms, backward %.1f ms\n", forward_ms, backward_ms);
+  return 0;
+}
+
 int events(const Words& words) {
   const fs::path folder = words.at(0);
   {
@@ -165,8 +187,9 @@ int run(const Words& words) {
   if (!words.empty() && words[0] == "train") return train(rest);
   if (!words.empty() && words[0] == "kill-trials") return kill_trials(rest);
   if (!words.empty() && words[0] == "loss") return loss(rest);
+  if (!words.empty() && words[0] == "time-loss") return time_loss(rest);
   if (!words.empty() && words[0] == "events") return events(rest);
-  throw ArgumentError("fovea_train_probe: expected train, kill-trials, loss or events");
+  throw ArgumentError("fovea_train_probe: expected train, kill-trials, loss, time-loss or events");
 }
 
 }  // namespace
