@@ -74,7 +74,9 @@ torch::Tensor random_stack(torch::Tensor x, const Triple& window, const Triple& 
   const int64_t E = x.size(-1);
   for (int64_t layer = 0; layer < layers; ++layer) {
     const auto weight = torch::randn({E, 3 * E}, generator, x.options().requires_grad(false)) / std::sqrt(double(E));
-    const auto qkv = torch::matmul(x, weight).reshape({x.size(0), x.size(1), x.size(2), x.size(3), 3, 1, E});
+    // Tokens of unit size keep the softmax soft: a saturated one has true zeros among its derivatives.
+    const auto unit = x / (x.square().mean(-1, /*keepdim=*/true) + 1e-6).sqrt();
+    const auto qkv = torch::matmul(unit, weight).reshape({x.size(0), x.size(1), x.size(2), x.size(3), 3, 1, E});
     const Triple none{0, 0, 0};
     const Triple& s = layer % 2 ? shift : none;
     x = x + std::get<0>(ops::window_attention(qkv, {}, {window[0], window[1], window[2]}, {s[0], s[1], s[2]}));

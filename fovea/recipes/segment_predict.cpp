@@ -3,11 +3,11 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <map>
 
 #include "fovea/core/error.h"
+#include "fovea/core/process_memory.h"
 #include "fovea/data/preprocess.h"
 #include "fovea/data/resample.h"
 #include "fovea/io/config.h"
@@ -45,20 +45,6 @@ View<const float, 4> view_of(const torch::Tensor& scores) {
 
 torch::Tensor mirrored(const torch::Tensor& t) { return t.flip({t.dim() - 1}).contiguous(); }
 }  // namespace
-
-ProcessMemory ProcessMemory::read() {
-  ProcessMemory m;
-  if (std::FILE* file = std::fopen("/proc/self/status", "r")) {
-    char line[256];
-    long long kib = 0;
-    while (std::fgets(line, sizeof line, file)) {
-      if (std::sscanf(line, "VmRSS: %lld", &kib) == 1) m.now_bytes = kib * 1024;
-      if (std::sscanf(line, "VmHWM: %lld", &kib) == 1) m.peak_bytes = kib * 1024;
-    }
-    std::fclose(file);
-  }
-  return m;
-}
 
 Segmenter Segmenter::load(const fs::path& model) {
   auto loaded = infer::load_model(model);
@@ -127,7 +113,7 @@ PredictResult predict_case(const Segmenter& segmenter, const PredictInput& input
   problem.shape = p.grid.shape;
   problem.network = probe;
   problem.network.classes = classes;
-  problem.resident_bytes = ProcessMemory::read().now_bytes;
+  problem.resident_bytes = resident_bytes();
   problem.other_bytes = 3 * p.source.voxels();  // labels at the native grid, reoriented, and being compressed
   problem.channels = segmenter.plan.channels();
   problem.limit_bytes = options.max_ram_bytes;
@@ -176,7 +162,7 @@ PredictResult predict_case(const Segmenter& segmenter, const PredictInput& input
     std::memcpy(probabilities.data.data(), kept.data_ptr(), probabilities.data.size());
     io::write_image(output.parent_path() / (input.id + "_probabilities.nii.gz"), probabilities);
   });
-  result.peak_bytes = ProcessMemory::read().peak_bytes;
+  result.peak_bytes = peak_resident_bytes();
   return result;
 }
 

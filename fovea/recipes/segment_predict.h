@@ -56,10 +56,4 @@ std::vector<PredictInput> find_inputs(const std::filesystem::path& path, int64_t
 PredictResult predict_case(const Segmenter& segmenter, const PredictInput& input, const std::filesystem::path& output,
                            const PredictOptions& options, const infer::WindowProgress& progress = {});
 
-/// Bytes that this process holds now (VmRSS) and held at most (VmHWM).
-struct ProcessMemory {
-  int64_t now_bytes = 0, peak_bytes = 0;
-  static ProcessMemory read();
-};
-
 }  // namespace fovea::recipes
