@@ -28,7 +28,8 @@ std::string prefix_for(const fs::path& target) { return "." + target.filename().
 int remove_stale(const fs::path& folder, std::string_view prefix) {
   int removed = 0;
   std::error_code ignored;
-  for (auto entry = fs::directory_iterator(folder, ignored); !ignored && entry != fs::directory_iterator(); entry.increment(ignored)) {
+  for (auto entry = fs::directory_iterator(folder, ignored); !ignored && entry != fs::directory_iterator();
+       entry.increment(ignored)) {
     const std::string name = entry->path().filename().string();
     if (name.front() != '.' || !name.starts_with(prefix) || !name.ends_with(kSuffix)) continue;
     const int descriptor = ::open(entry->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -46,7 +47,7 @@ AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
   if (path_.filename().empty()) throw IoError(path, "is a folder, expected a file name to write");
   if (fs::is_symlink(path_, error)) path_ = fs::weakly_canonical(path_, error);
   mode_t mode = 0600;
-  struct stat old{};
+  struct stat old {};
   if (::stat(path_.c_str(), &old) == 0) {
     // Renaming over a device or a pipe would destroy it.
     if (!S_ISREG(old.st_mode)) throw IoError(path, "is not a regular file; choose another name to write");
@@ -57,18 +58,21 @@ AtomicFile::AtomicFile(const fs::path& path) : path_(path) {
   const std::string prefix = prefix_for(path_);
   remove_stale(folder, prefix);
   while (true) {
-    temporary_ = folder / (prefix + std::to_string(::getpid()) + "-" + std::to_string(counter++) + std::string(kSuffix));
+    temporary_ =
+        folder / (prefix + std::to_string(::getpid()) + "-" + std::to_string(counter++) + std::string(kSuffix));
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (descriptor_ < 0) {
       const int code = errno;
       if (code == EEXIST) continue;
       temporary_.clear();
-      if (code == ENOENT) throw IoError(path, "cannot write: the folder " + folder.string() + " does not exist; create it first");
-      if (code == ENOSPC || code == EDQUOT || code == EMFILE || code == ENFILE || code == ENOMEM || code == EIO) fail("create", code);
+      if (code == ENOENT)
+        throw IoError(path, "cannot write: the folder " + folder.string() + " does not exist; create it first");
+      if (code == ENOSPC || code == EDQUOT || code == EMFILE || code == ENFILE || code == ENOMEM || code == EIO)
+        fail("create", code);
       throw IoError(path, "cannot write: " + reason(code));
     }
     // Another process may take the unlocked newborn for a dead one and remove it: then start again.
-    struct stat now{};
+    struct stat now {};
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 && ::fstat(descriptor_, &now) == 0 && now.st_nlink > 0) break;
     ::close(descriptor_);
   }
@@ -81,7 +85,8 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::fail(const char* action, int error) {
-  const std::string line = path_.string() + ": cannot " + action + " after " + std::to_string(size_) + " bytes: " + reason(error);
+  const std::string line =
+      path_.string() + ": cannot " + action + " after " + std::to_string(size_) + " bytes: " + reason(error);
   if (descriptor_ >= 0) ::close(descriptor_), descriptor_ = -1;
   if (!temporary_.empty()) ::unlink(temporary_.c_str()), temporary_.clear();
   throw ResourceError(line + "; nothing was left behind");
@@ -119,7 +124,8 @@ void AtomicFile::commit() {
   const int closed = ::close(descriptor_);
   descriptor_ = -1;
   if (closed != 0) fail("close", errno);
-  // Without this the new name may be lost with the power. File systems that cannot flush a folder (EINVAL) are left alone.
+  // Without this the new name may be lost with the power. File systems that cannot flush a folder (EINVAL) are left
+  // alone.
   fs::path folder = path_.parent_path();
   const int folder_descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder_descriptor < 0) return;

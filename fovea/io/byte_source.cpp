@@ -16,13 +16,15 @@ void ByteSource::read_exactly(std::span<std::byte> to, const std::string& what) 
   const uint64_t start = position_;
   const size_t n = read_some(to);
   if (n != to.size())
-    throw IoError(path(), what + " needs " + std::to_string(to.size()) + " bytes from byte " + std::to_string(start) + " on, found " + std::to_string(n) + "; the file is truncated");
+    throw IoError(path(), what + " needs " + std::to_string(to.size()) + " bytes from byte " + std::to_string(start) +
+                              " on, found " + std::to_string(n) + "; the file is truncated");
 }
 
 std::vector<std::byte> ByteSource::read_block(uint64_t bytes, const std::string& what) {
   const uint64_t start = position_;
   const auto truncated = [&](uint64_t present, const char* bound) {
-    return IoError(path(), what + " need " + std::to_string(bytes) + " bytes from byte " + std::to_string(start) + " on, found " + bound + std::to_string(present) + "; the file is truncated");
+    return IoError(path(), what + " need " + std::to_string(bytes) + " bytes from byte " + std::to_string(start) +
+                               " on, found " + bound + std::to_string(present) + "; the file is truncated");
   };
   if (bytes > at_most()) throw truncated(at_most(), "at most ");
   std::vector<std::byte> block(std::min(bytes, std::max<uint64_t>(likely(), kPiece)));
@@ -40,7 +42,9 @@ uint64_t ByteSource::drain(uint64_t limit) {
   uint64_t total = 0;
   while (const size_t n = read_some(piece)) {
     total += n;
-    if (total > limit) throw IoError(path(), "more than " + std::to_string(limit) + " bytes follow the voxels; is the header of another file?");
+    if (total > limit)
+      throw IoError(path(),
+                    "more than " + std::to_string(limit) + " bytes follow the voxels; is the header of another file?");
   }
   return total;
 }
@@ -52,7 +56,8 @@ size_t RawSource::read_some(std::span<std::byte> to) {
 }
 
 GzipSource::GzipSource(const InputFile& file, uint64_t offset) : file_(file), offset_(offset), input_(kPiece) {
-  FOVEA_CHECK(inflateInit2(&stream_, 15 + 16) == Z_OK, "zlib refuses to start");  // + 16: gzip header and trailer, both checked
+  // + 16: gzip header and trailer, both checked.
+  FOVEA_CHECK(inflateInit2(&stream_, 15 + 16) == Z_OK, "zlib refuses to start");
 }
 
 GzipSource::~GzipSource() { inflateEnd(&stream_); }
@@ -69,7 +74,8 @@ bool GzipSource::next_member() {
     offset_ -= stream_.avail_in;
     refill();
   }
-  if (stream_.avail_in >= 2 && stream_.next_in[0] == 0x1f && stream_.next_in[1] == 0x8b) return inflateReset(&stream_) == Z_OK;
+  if (stream_.avail_in >= 2 && stream_.next_in[0] == 0x1f && stream_.next_in[1] == 0x8b)
+    return inflateReset(&stream_) == Z_OK;
   garbage_ = stream_.avail_in + (file_.size() - offset_);
   return false;
 }
@@ -79,7 +85,8 @@ size_t GzipSource::read_some(std::span<std::byte> to) {
   while (done < to.size() && !ended_) {
     if (stream_.avail_in == 0) refill();
     if (stream_.avail_in == 0)
-      throw IoError(path(), "the gzip stream stops at byte " + std::to_string(offset_) + " before its end; the file is truncated");
+      throw IoError(path(), "the gzip stream stops at byte " + std::to_string(offset_) +
+                                " before its end; the file is truncated");
     const size_t ask = std::min(to.size() - done, size_t{1} << 30);
     stream_.next_out = reinterpret_cast<unsigned char*>(to.data()) + done, stream_.avail_out = unsigned(ask);
     const int state = inflate(&stream_, Z_NO_FLUSH);
@@ -87,7 +94,8 @@ size_t GzipSource::read_some(std::span<std::byte> to) {
     if (state == Z_STREAM_END) {
       ended_ = !next_member();
     } else if (state != Z_OK && state != Z_BUF_ERROR) {
-      throw IoError(path(), "damaged gzip stream near byte " + std::to_string(offset_ - stream_.avail_in) + ": " + (stream_.msg ? stream_.msg : "unexpected content"));
+      throw IoError(path(), "damaged gzip stream near byte " + std::to_string(offset_ - stream_.avail_in) + ": " +
+                                (stream_.msg ? stream_.msg : "unexpected content"));
     }
   }
   position_ += done;
@@ -104,7 +112,8 @@ uint64_t GzipSource::likely() const { return ended_ ? 0 : 4 * (stream_.avail_in 
 
 GzipWriter::GzipWriter(AtomicFile& file, int level) : file_(file), output_(kPiece) {
   FOVEA_CHECK(level >= 1 && level <= 9, "gzip level " + std::to_string(level));
-  FOVEA_CHECK(deflateInit2(&stream_, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK, "zlib refuses to start");
+  FOVEA_CHECK(deflateInit2(&stream_, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK,
+              "zlib refuses to start");
 }
 
 GzipWriter::~GzipWriter() { deflateEnd(&stream_); }
@@ -120,7 +129,8 @@ void GzipWriter::deflate_with(int flush) {
 void GzipWriter::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const size_t n = std::min(bytes.size(), size_t{1} << 30);
-    stream_.next_in = reinterpret_cast<unsigned char*>(const_cast<std::byte*>(bytes.data())), stream_.avail_in = unsigned(n);
+    stream_.next_in = reinterpret_cast<unsigned char*>(const_cast<std::byte*>(bytes.data())),
+    stream_.avail_in = unsigned(n);
     deflate_with(Z_NO_FLUSH);
     bytes = bytes.subspan(n);
   }

@@ -18,7 +18,8 @@ class ByteSource {
   virtual ~ByteSource() = default;
   /// Fills `to` as far as bytes last; less than asked only at the end. Errors: IoError for a damaged gzip stream.
   virtual size_t read_some(std::span<std::byte> to) = 0;
-  /// No more than this many bytes can follow (a gzip stream grows at most 1032-fold): what makes a lying header cheap to refuse.
+  /// No more than this many bytes can follow (a gzip stream grows at most 1032-fold): what makes a lying header cheap
+  /// to refuse.
   virtual uint64_t at_most() const = 0;
   /// A fair first guess of how many bytes follow, for reserving memory.
   virtual uint64_t likely() const = 0;
@@ -28,8 +29,8 @@ class ByteSource {
   void read_exactly(std::span<std::byte> to, const std::string& what);
   /// `bytes` bytes in memory that grows with the bytes that are there, not with those that were promised.
   std::vector<std::byte> read_block(uint64_t bytes, const std::string& what);
-  /// Reads to the end, which verifies the checksum of a gzip stream; returns how many bytes there were. Throws IoError when
-  /// there are more than `limit`: a small image must not unpack to an endless tail.
+  /// Reads to the end, which verifies the checksum of a gzip stream; returns how many bytes there were. Throws IoError
+  /// when there are more than `limit`: a small image must not unpack to an endless tail.
   uint64_t drain(uint64_t limit);
 
  protected:

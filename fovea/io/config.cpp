@@ -59,7 +59,8 @@ std::string compact(const Json& json, int indent) {
   const std::string margin(size_t(indent + 1) * 2, ' ');
   std::string text;
   for (const auto& item : json.items()) {
-    text += (text.empty() ? "" : ",\n") + margin + (json.is_object() ? Json(item.key()).dump() + ": " : "") + compact(item.value(), indent + 1);
+    text += (text.empty() ? "" : ",\n") + margin + (json.is_object() ? Json(item.key()).dump() + ": " : "") +
+            compact(item.value(), indent + 1);
   }
   const char* brackets = json.is_object() ? "{}" : "[]";
   return brackets[0] + ("\n" + text + "\n") + std::string(size_t(indent) * 2, ' ') + brackets[1];
@@ -70,7 +71,8 @@ std::string compact(const Json& json, int indent) {
 void apply_override(Json& config, std::string_view assignment) {
   const std::string where = "--set " + std::string(assignment);
   const size_t equals = assignment.find('=');
-  if (equals == assignment.npos || equals == 0) throw ArgumentError(where + ": expected key=value, for example train.lr=0.001");
+  if (equals == assignment.npos || equals == 0)
+    throw ArgumentError(where + ": expected key=value, for example train.lr=0.001");
   const std::string_view path = assignment.substr(0, equals), text = assignment.substr(equals + 1);
 
   Json value = std::string(text);
@@ -98,7 +100,8 @@ void apply_override(Json& config, std::string_view assignment) {
       size_t index = 0;
       const auto parsed = std::from_chars(step.data(), step.data() + step.size(), index);
       if (parsed.ec != std::errc() || parsed.ptr != step.data() + step.size() || index >= at->size())
-        throw ArgumentError(where + ": expected the number of a list item from 0 to " + std::to_string(int64_t(at->size()) - 1) + ", found \"" + step + "\"");
+        throw ArgumentError(where + ": expected the number of a list item from 0 to " +
+                            std::to_string(int64_t(at->size()) - 1) + ", found \"" + step + "\"");
       at = &(*at)[index];
     } else {
       throw ArgumentError(where + ": \"" + step + "\" goes into " + detail::describe(*at) + ", expected an object");

@@ -15,11 +15,13 @@
 #include "fovea/core/error.h"
 #include "fovea/io/json_file.h"
 
-/// Config structs and JSON, both ways. A config is a plain struct with defaults and one function that names its members;
-/// it needs no header of this layer:
+/// Config structs and JSON, both ways. A config is a plain struct with defaults and one function that names its
+/// members; it needs no header of this layer:
 ///
 ///     enum class Blend { kConstant, kGaussian };
-///     inline auto config_names(Blend) { return std::array{std::pair{Blend::kConstant, "constant"}, std::pair{Blend::kGaussian, "gaussian"}}; }
+///     inline auto config_names(Blend) {
+///       return std::array{std::pair{Blend::kConstant, "constant"}, std::pair{Blend::kGaussian, "gaussian"}};
+///     }
 ///
 ///     struct PredictConfig {
 ///       std::array<int, 3> roi{96, 96, 96};
@@ -32,8 +34,8 @@
 ///     };
 ///
 /// Members may be bool, integers, float, double, std::string, std::filesystem::path, std::array, std::vector,
-/// std::map<std::string, T>, std::optional (null = absent), enums with config_names, other configs, and Json (taken as it is). A key that the JSON
-/// leaves out keeps its default; a key that the struct does not know is an error.
+/// std::map<std::string, T>, std::optional (null = absent), enums with config_names, other configs, and Json (taken as
+/// it is). A key that the JSON leaves out keeps its default; a key that the struct does not know is an error.
 namespace fovea::io {
 
 namespace detail {
@@ -44,19 +46,32 @@ struct AnyVisitor {
 };
 
 template <class T>
-concept Config = requires(T& t, AnyVisitor& v) { t.visit(v); };
+concept Config = requires(T& t, AnyVisitor& v) {
+  t.visit(v);
+};
 template <class T>
-concept NamedEnum = std::is_enum_v<T> && requires(T t) { config_names(t); };
+concept NamedEnum = std::is_enum_v<T> && requires(T t) {
+  config_names(t);
+};
 
-template <class T> struct is_optional : std::false_type {};
-template <class T> struct is_optional<std::optional<T>> : std::true_type {};
-template <class T> struct is_vector : std::false_type {};
-template <class T> struct is_vector<std::vector<T>> : std::true_type {};
-template <class T> struct is_array : std::false_type {};
-template <class T, size_t N> struct is_array<std::array<T, N>> : std::true_type {};
-template <class T> struct is_map : std::false_type {};
-template <class T> struct is_map<std::map<std::string, T>> : std::true_type {};
-template <class T> inline constexpr bool always_false = false;
+template <class T>
+struct is_optional : std::false_type {};
+template <class T>
+struct is_optional<std::optional<T>> : std::true_type {};
+template <class T>
+struct is_vector : std::false_type {};
+template <class T>
+struct is_vector<std::vector<T>> : std::true_type {};
+template <class T>
+struct is_array : std::false_type {};
+template <class T, size_t N>
+struct is_array<std::array<T, N>> : std::true_type {};
+template <class T>
+struct is_map : std::false_type {};
+template <class T>
+struct is_map<std::map<std::string, T>> : std::true_type {};
+template <class T>
+inline constexpr bool always_false = false;
 
 /// "the string \"on\"", "the number 3", "null", "a list of 2": what was found, short.
 std::string describe(const Json& json);
@@ -65,7 +80,8 @@ std::string describe(const Json& json);
 void refuse_unknown(const Json& json, const std::vector<std::string>& known, const std::string& where);
 /// The double whose shortest decimal form is that of `value`: 0.1f is written as 0.1, not as 0.10000000149.
 double shortest_double(float value);
-/// `where` and a key below it: "config.json" and "lr" give "config.json: lr", and that and "x" give "config.json: lr.x".
+/// `where` and a key below it: "config.json" and "lr" give "config.json: lr", and that and "x" give "config.json:
+/// lr.x".
 std::string below(const std::string& where, const std::string& key);
 /// JSON with all its scalar lists on one line.
 std::string compact(const Json& json, int indent);
@@ -73,7 +89,8 @@ std::string compact(const Json& json, int indent);
 template <class E>
 std::string enum_choices() {
   std::string choices;
-  for (const auto& [value, name] : config_names(E{})) choices += (choices.empty() ? "\"" : ", \"") + std::string(name) + "\"";
+  for (const auto& [value, name] : config_names(E{}))
+    choices += (choices.empty() ? "\"" : ", \"") + std::string(name) + "\"";
   return "one of " + choices;
 }
 
@@ -94,9 +111,11 @@ struct Reader {
 
 template <std::integral T>
 void read_integer(const Json& json, T& value, const std::string& where) {
-  const std::string range = "an integer from " + std::to_string(std::numeric_limits<T>::min()) + " to " + std::to_string(std::numeric_limits<T>::max());
+  const std::string range = "an integer from " + std::to_string(std::numeric_limits<T>::min()) + " to " +
+                            std::to_string(std::numeric_limits<T>::max());
   if (!json.is_number_integer()) wrong_type(where, range, json);
-  const bool fits = json.is_number_unsigned() ? std::in_range<T>(json.get<uint64_t>()) : std::in_range<T>(json.get<int64_t>());
+  const bool fits =
+      json.is_number_unsigned() ? std::in_range<T>(json.get<uint64_t>()) : std::in_range<T>(json.get<int64_t>());
   if (!fits) wrong_type(where, range, json);
   value = json.get<T>();
 }
@@ -160,7 +179,9 @@ Json write_value(const T& value);
 struct Writer {
   Json& json;
   template <class T>
-  void operator()(const char* key, T& value, const char* /*comment*/ = "") { json[key] = write_value(value); }
+  void operator()(const char* key, T& value, const char* /*comment*/ = "") {
+    json[key] = write_value(value);
+  }
 };
 
 template <class T>
@@ -174,7 +195,8 @@ Json write_value(const T& value) {
   } else if constexpr (NamedEnum<T>) {
     for (const auto& [candidate, name] : config_names(value))
       if (candidate == value) return name;
-    throw ArgumentError("config: enum value " + std::to_string(static_cast<long long>(value)) + " has no name, expected " + enum_choices<T>());
+    throw ArgumentError("config: enum value " + std::to_string(static_cast<long long>(value)) +
+                        " has no name, expected " + enum_choices<T>());
   } else if constexpr (std::floating_point<T>) {
     if (value - value != 0) throw ArgumentError("config: a value is not finite and has no JSON form");
     if constexpr (std::same_as<T, float>) return shortest_double(value);
@@ -225,8 +247,8 @@ struct Printer {
 }  // namespace detail
 
 /// The config that `json` describes, on top of `defaults`. `where` (usually the file) begins each message.
-/// Errors   ArgumentError "<where>: train.lr: expected a number, found the string "fast"", or for an unknown key its nearest
-///          known one; whatever the config's own validate() throws.
+/// Errors   ArgumentError "<where>: train.lr: expected a number, found the string "fast"", or for an unknown key its
+///          nearest known one; whatever the config's own validate() throws.
 template <detail::Config C>
 C from_json(const Json& json, const std::string& where, C defaults = {}) {
   detail::read_value(json, defaults, where);
@@ -235,7 +257,9 @@ C from_json(const Json& json, const std::string& where, C defaults = {}) {
 
 /// All members of a config, in the order of its visit().
 template <detail::Config C>
-Json to_json(const C& config) { return detail::write_value(config); }
+Json to_json(const C& config) {
+  return detail::write_value(config);
+}
 
 /// The config as JSON with its comments: a file that read_config() takes back as it is.
 template <detail::Config C>
@@ -246,9 +270,10 @@ std::string print_with_comments(const C& config) {
   return printer.close() + "\n";
 }
 
-/// Applies "a.b=c" (the value of --set): c is JSON if it parses as JSON, else the string itself; list items are numbered
-/// from 0. Objects on the way are made when missing, so that the reader can name the nearest known key.
-/// Errors   ArgumentError: no '=', an empty key, a step into something that is no object or list, broken JSON after [ { ".
+/// Applies "a.b=c" (the value of --set): c is JSON if it parses as JSON, else the string itself; list items are
+/// numbered from 0. Objects on the way are made when missing, so that the reader can name the nearest known key.
+/// Errors   ArgumentError: no '=', an empty key, a step into something that is no object or list, broken JSON after [ {
+///          ".
 void apply_override(Json& config, std::string_view assignment);
 
 /// The config in file `path`, with --set values on top.

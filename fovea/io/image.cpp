@@ -28,7 +28,8 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
 std::string guess(std::span<const std::byte> start) {
   const std::string expected = ", expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd, .nhdr)";
   if (start.empty()) return "is empty" + expected;
-  if (start.size() >= 132 && starts_with(start.subspan(128), "DICM")) return "is a DICOM file" + expected + "; convert the series to NIfTI first";
+  if (start.size() >= 132 && starts_with(start.subspan(128), "DICM"))
+    return "is a DICOM file" + expected + "; convert the series to NIfTI first";
   if (starts_with(start, "PK\003\004")) return "is a zip archive" + expected;
   if (starts_with(start, "ObjectType")) return "is a MetaImage header" + expected;
   if (starts_with(start, "\211HDF")) return "is an HDF5 (MINC?) file" + expected;
@@ -47,7 +48,8 @@ OpenedImage open_image(const fs::path& path) {
   if (starts_with(start, "\x1f\x8b")) {
     std::vector<std::byte> inside(4);
     inside.resize(GzipSource(*file).read_some(inside));
-    if (!nifti_kind(inside)) throw IoError(path, "is a gzip file with something else than NIfTI inside, expected .nii.gz");
+    if (!nifti_kind(inside))
+      throw IoError(path, "is a gzip file with something else than NIfTI inside, expected .nii.gz");
     auto source = std::make_unique<GzipSource>(*file);
     return open_nifti(std::move(file), std::move(source), /*compressed=*/true);
   }
@@ -58,14 +60,17 @@ void check_limit(const fs::path& path, const OpenedImage& opened, uint64_t limit
   const uint64_t voxels = uint64_t(opened.info.channels * opened.info.geometry.voxels());
   const uint64_t bytes = voxels * std::max(size_of(opened.info.stored), size_of(opened.info.dtype));
   if (bytes > limit)
-    throw IoError(path, "the header asks for " + std::to_string(bytes) + " bytes of voxels, more than the limit of " + std::to_string(limit) +
+    throw IoError(path, "the header asks for " + std::to_string(bytes) + " bytes of voxels, more than the limit of " +
+                            std::to_string(limit) +
                             "; if that is right, set the environment variable FOVEA_MAX_DECODED_BYTES");
 }
 
 void report(const fs::path& path, const std::vector<std::string>& notes, const ReadOptions& options) {
   for (const std::string& note : notes) {
-    if (options.notes) options.notes->push_back(note);
-    else std::fprintf(stderr, "warning: %s: %s\n", path.c_str(), note.c_str());
+    if (options.notes)
+      options.notes->push_back(note);
+    else
+      std::fprintf(stderr, "warning: %s: %s\n", path.c_str(), note.c_str());
   }
 }
 
@@ -89,7 +94,8 @@ std::vector<std::byte> channels_first(const std::vector<std::byte>& data, size_t
   std::vector<std::byte> out(data.size());
   const size_t voxels = data.size() / (channels * width);
   for (size_t c = 0; c < channels; ++c)
-    for (size_t i = 0; i < voxels; ++i) std::memcpy(&out[(c * voxels + i) * width], &data[(i * channels + c) * width], width);
+    for (size_t i = 0; i < voxels; ++i)
+      std::memcpy(&out[(c * voxels + i) * width], &data[(i * channels + c) * width], width);
   return out;
 }
 
@@ -114,7 +120,8 @@ uint64_t default_max_decoded_bytes() {
   uint64_t value = 0;
   const char* end = text + std::strlen(text);
   const auto parsed = std::from_chars(text, end, value);
-  if (parsed.ec != std::errc() || parsed.ptr != end) throw ArgumentError("FOVEA_MAX_DECODED_BYTES is \"" + std::string(text) + "\", expected a number of bytes");
+  if (parsed.ec != std::errc() || parsed.ptr != end)
+    throw ArgumentError("FOVEA_MAX_DECODED_BYTES is \"" + std::string(text) + "\", expected a number of bytes");
   return value;
 }
 
@@ -122,8 +129,9 @@ void check_voxel_count(const fs::path& path, int64_t channels, const Geometry& g
   int64_t bytes = int64_t(size_of(dtype));
   for (const int64_t n : {channels, g.shape[0], g.shape[1], g.shape[2]})
     if (__builtin_mul_overflow(bytes, n, &bytes) || bytes > int64_t{1} << 60)
-      throw IoError(path, "the header asks for " + std::to_string(g.shape[2]) + "x" + std::to_string(g.shape[1]) + "x" + std::to_string(g.shape[0]) + " voxels and " +
-                              std::to_string(channels) + " channels, more than any file holds");
+      throw IoError(path, "the header asks for " + std::to_string(g.shape[2]) + "x" + std::to_string(g.shape[1]) + "x" +
+                              std::to_string(g.shape[0]) + " voxels and " + std::to_string(channels) +
+                              " channels, more than any file holds");
 }
 
 Volume read_image(const fs::path& path, const ReadOptions& options) {
@@ -131,16 +139,19 @@ Volume read_image(const fs::path& path, const ReadOptions& options) {
   ImageInfo& info = opened.info;
   check_limit(path, opened, options.max_decoded_bytes);
 
-  Volume v{info.geometry, info.channels, info.stored, opened.voxels->read_block(opened.stored_bytes(), "the voxels"), opened.header};
+  Volume v{info.geometry, info.channels, info.stored, opened.voxels->read_block(opened.stored_bytes(), "the voxels"),
+           opened.header};
   // To the very end: that is where gzip keeps its checksum.
-  if (const uint64_t trailing = opened.voxels->drain(kMaxTrailing)) info.notes.push_back(std::to_string(trailing) + " bytes follow the voxels and are ignored");
+  if (const uint64_t trailing = opened.voxels->drain(kMaxTrailing))
+    info.notes.push_back(std::to_string(trailing) + " bytes follow the voxels and are ignored");
   if (const auto* gzip = dynamic_cast<const GzipSource*>(opened.voxels.get()); gzip && gzip->garbage() > 0)
     info.notes.push_back(std::to_string(gzip->garbage()) + " bytes follow the gzip stream and are ignored");
   report(path, info.notes, options);
 
   if (info.big_endian) swap_bytes(v.data, size_of(info.stored));
   if (opened.channels_fastest) v.data = channels_first(v.data, size_t(v.channels), size_of(v.dtype));
-  if (info.slope != 1 || info.inter != 0) v.data = scaled(v.data, info.stored, info.slope, info.inter), v.dtype = DType::kF32;
+  if (info.slope != 1 || info.inter != 0)
+    v.data = scaled(v.data, info.stored, info.slope, info.inter), v.dtype = DType::kF32;
   return v;
 }
 
@@ -148,21 +159,27 @@ ImageInfo inspect(const fs::path& path, const ReadOptions& options) {
   OpenedImage opened = open_image(path);
   check_limit(path, opened, options.max_decoded_bytes);
   if (opened.stored_bytes() > opened.voxels->at_most())
-    throw IoError(path, "the voxels need " + std::to_string(opened.stored_bytes()) + " bytes, found at most " + std::to_string(opened.voxels->at_most()) + "; the file is truncated");
+    throw IoError(path, "the voxels need " + std::to_string(opened.stored_bytes()) + " bytes, found at most " +
+                            std::to_string(opened.voxels->at_most()) + "; the file is truncated");
   return opened.info;
 }
 
 void write_image(const fs::path& path, const Volume& v, const WriteOptions& options) {
   const std::string name = path.filename().string();
   const bool nifti_gz = name.ends_with(".nii.gz"), nifti = name.ends_with(".nii"), nrrd = name.ends_with(".nrrd");
-  if (!nifti_gz && !nifti && !nrrd) throw ArgumentError(path.string() + ": unknown image ending, expected .nii.gz, .nii or .nrrd");
+  if (!nifti_gz && !nifti && !nrrd)
+    throw ArgumentError(path.string() + ": unknown image ending, expected .nii.gz, .nii or .nrrd");
   if (options.compression_level < (nifti_gz ? 1 : 0) || options.compression_level > 9)
-    throw ArgumentError(path.string() + ": compression level " + std::to_string(options.compression_level) + ", expected 1 to 9" + (nrrd ? ", or 0 for raw" : ""));
-  const bool good_shape = v.channels > 0 && v.geometry.shape[0] > 0 && v.geometry.shape[1] > 0 && v.geometry.shape[2] > 0;
+    throw ArgumentError(path.string() + ": compression level " + std::to_string(options.compression_level) +
+                        ", expected 1 to 9" + (nrrd ? ", or 0 for raw" : ""));
+  const bool good_shape =
+      v.channels > 0 && v.geometry.shape[0] > 0 && v.geometry.shape[1] > 0 && v.geometry.shape[2] > 0;
   if (!good_shape || v.data.size() != size_t(v.size()) * size_of(v.dtype))
-    throw ArgumentError(path.string() + ": " + std::to_string(v.data.size()) + " bytes of voxels do not fit " + std::to_string(v.channels) + " channel(s) of " + to_string(v.geometry) + " as " +
+    throw ArgumentError(path.string() + ": " + std::to_string(v.data.size()) + " bytes of voxels do not fit " +
+                        std::to_string(v.channels) + " channel(s) of " + to_string(v.geometry) + " as " +
                         std::string(name_of(v.dtype)));
-  if (v.geometry.is_singular()) throw ArgumentError(path.string() + ": the affine is singular; " + to_string(v.geometry));
+  if (v.geometry.is_singular())
+    throw ArgumentError(path.string() + ": the affine is singular; " + to_string(v.geometry));
 
   AtomicFile file(path);
   const Sink plain = [&](std::span<const std::byte> bytes) { file.write(bytes.data(), bytes.size()); };

@@ -21,12 +21,12 @@ struct ReadOptions {
 
 /// Reads a volume; the format is recognised by content, not by name.
 ///   NIfTI-1/2 in one file (.nii, .nii.gz; either byte order), NRRD (.nrrd, or .nhdr with its data file; raw or gzip).
-/// Geometry of NIfTI: sform if sform_code > 0, else qform if qform_code > 0, else pixdim alone (with a note). Of NRRD: space
-///          directions and origin, turned to RAS+. Metres and micrometres become millimetres. A sheared affine is kept.
-/// Voxels   stored type when scl_slope/scl_inter change nothing, else f32 of slope * x + inter. A 4th axis (or a 5th with a
-///          4th of 1, as in vector NIfTI) becomes channels.
-/// Errors   IoError in one line, for everything that does not add up: missing bytes, damaged gzip, fields out of range, NaN
-///          in scale or affine, singular affine, unsupported types (by name), more than options.max_decoded_bytes.
+/// Geometry of NIfTI: sform if sform_code > 0, else qform if qform_code > 0, else pixdim alone (with a note). Of NRRD:
+///          space directions and origin, turned to RAS+. Metres and micrometres become millimetres. Shear is kept.
+/// Voxels   stored type when scl_slope/scl_inter change nothing, else f32 of slope * x + inter. A 4th axis (or a 5th
+///          with a 4th of 1, as in vector NIfTI) becomes channels.
+/// Errors   IoError in one line, for everything that does not add up: missing bytes, damaged gzip, fields out of range,
+///          NaN in scale or affine, singular affine, unsupported types (by name), more than options.max_decoded_bytes.
 /// Cost     memory follows the bytes present, never the header's word; one pass.
 Volume read_image(const std::filesystem::path& path, const ReadOptions& options = {});
 
@@ -40,9 +40,9 @@ struct ImageInfo {
   double slope = 1, inter = 0;
   bool big_endian = false;
   bool compressed = false;
-  std::string affine_source;                // "sform", "qform", "pixdim", "space directions", "spacings", "none"
-  std::map<int, std::string> label_names;   // from a label table in the header
-  std::map<int, int> extensions;            // NIfTI: extension code -> how many bytes (no content: it may name a patient)
+  std::string affine_source;               // "sform", "qform", "pixdim", "space directions", "spacings", "none"
+  std::map<int, std::string> label_names;  // from a label table in the header
+  std::map<int, int> extensions;           // NIfTI: code -> bytes (no content: it may name a patient)
   std::vector<std::string> notes;
   uint64_t file_bytes = 0;
 };
@@ -59,13 +59,13 @@ struct WriteOptions {
   std::map<int, std::string> label_names;
 };
 
-/// Writes .nii, .nii.gz or .nrrd, chosen by name; the file appears whole or not at all, and equal volumes give equal files.
-/// If volume.header is present and the geometry is still that of the header, the source's grid is restored bit for bit:
-/// NIfTI pixdim, qform, sform, their codes and units; NRRD space, directions and origin. Otherwise both sform and, for an
-/// unsheared affine, qform are made from the affine. Everything else in the header that could name a patient (description,
-/// auxiliary file, intent name, extensions, key/value pairs, unused bytes) is left empty.
-/// Errors   ArgumentError: unknown ending, type the format lacks (f16, bf16), data that does not match the shape, singular
-///          affine. ResourceError: disk.
+/// Writes .nii, .nii.gz or .nrrd, chosen by name; the file appears whole or not at all, and equal volumes give equal
+/// files. If volume.header is present and the geometry is still that of the header, the source's grid is restored bit
+/// for bit: NIfTI pixdim, qform, sform, their codes and units; NRRD space, directions and origin. Otherwise both sform
+/// and, for an unsheared affine, qform are made from the affine. Everything else in the header that could name a
+/// patient (description, auxiliary file, intent name, extensions, key/value pairs, unused bytes) is left empty.
+/// Errors   ArgumentError: unknown ending, type the format lacks (f16, bf16), data that does not match the shape,
+///          singular affine. ResourceError: disk.
 void write_image(const std::filesystem::path& path, const Volume& volume, const WriteOptions& options = {});
 
 }  // namespace fovea::io

@@ -36,8 +36,10 @@ std::string line_and_column(std::string_view text, size_t offset) {
   offset = std::min(offset, text.size());
   size_t line = 1, column = 1;
   for (size_t i = 0; i < offset; ++i) {
-    if (text[i] == '\n') ++line, column = 1;
-    else if ((text[i] & 0xC0) != 0x80) ++column;  // continuation bytes belong to the character before
+    if (text[i] == '\n')
+      ++line, column = 1;
+    else if ((text[i] & 0xC0) != 0x80)
+      ++column;  // continuation bytes belong to the character before
   }
   return "line " + std::to_string(line) + ", column " + std::to_string(column);
 }
@@ -70,7 +72,8 @@ class Builder : public nlohmann::json_sax<Json> {
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& e) override {
     // "[json.exception.parse_error.101] parse error at line 2, column 5: syntax error while parsing ...": keep the end.
     std::string what = e.what();
-    if (const size_t start = what.find(": "); start != what.npos && what.find(" at line ") < start) what = what.substr(start + 2);
+    if (const size_t start = what.find(": "); start != what.npos && what.find(" at line ") < start)
+      what = what.substr(start + 2);
     if (what.size() > 200) what = what.substr(0, 200) + "...";
     problem = line_and_column(text_, position > 0 ? position - 1 : 0) + ": " + what;
     return false;
@@ -89,7 +92,8 @@ class Builder : public nlohmann::json_sax<Json> {
   }
 
   bool open(Json&& container) {
-    if (int(open_.size()) == kMaxJsonDepth) return complain("nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
+    if (int(open_.size()) == kMaxJsonDepth)
+      return complain("nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
     open_.push_back({std::move(container), {}, {}});
     return true;
   }
@@ -126,8 +130,9 @@ std::optional<Json> parse(std::string_view text, std::string& problem) {
   }
   const char* furthest = text.data();
   Builder builder(text, &furthest);
-  const bool good = Json::sax_parse(CountingIterator{text.data(), &furthest}, CountingIterator{text.data() + text.size(), &furthest},
-                                    &builder, Json::input_format_t::json, /*strict=*/true, /*ignore_comments=*/true);
+  const bool good =
+      Json::sax_parse(CountingIterator{text.data(), &furthest}, CountingIterator{text.data() + text.size(), &furthest},
+                      &builder, Json::input_format_t::json, /*strict=*/true, /*ignore_comments=*/true);
   if (good) return std::move(builder.root);
   problem = builder.problem;
   return std::nullopt;
@@ -142,11 +147,16 @@ size_t invalid_utf8(std::string_view text) {
     // RFC 3629: length from the first byte; the second byte's range excludes overlong forms, surrogates and > U+10FFFF.
     size_t length = 0;
     unsigned low = 0x80, high = 0xBF;
-    if (first < 0x80) length = 1;
-    else if (first >= 0xC2 && first <= 0xDF) length = 2;
-    else if (first >= 0xE0 && first <= 0xEF) length = 3, low = first == 0xE0 ? 0xA0 : 0x80, high = first == 0xED ? 0x9F : 0xBF;
-    else if (first >= 0xF0 && first <= 0xF4) length = 4, low = first == 0xF0 ? 0x90 : 0x80, high = first == 0xF4 ? 0x8F : 0xBF;
-    else return i;
+    if (first < 0x80)
+      length = 1;
+    else if (first >= 0xC2 && first <= 0xDF)
+      length = 2;
+    else if (first >= 0xE0 && first <= 0xEF)
+      length = 3, low = first == 0xE0 ? 0xA0 : 0x80, high = first == 0xED ? 0x9F : 0xBF;
+    else if (first >= 0xF0 && first <= 0xF4)
+      length = 4, low = first == 0xF0 ? 0x90 : 0x80, high = first == 0xF4 ? 0x8F : 0xBF;
+    else
+      return i;
     for (size_t k = 1; k < length; ++k, low = 0x80, high = 0xBF)
       if (byte(i + k) < low || byte(i + k) > high) return i;
     i += length;
@@ -166,7 +176,7 @@ Json read_json(const std::filesystem::path& path) {
   throw IoError(path, problem);
 }
 
-void write_json(const std::filesystem::path& path, const Json& json) { 
+void write_json(const std::filesystem::path& path, const Json& json) {
   write_file(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 

@@ -15,8 +15,8 @@ inline constexpr int kMaxJsonDepth = 32;
 inline constexpr uint64_t kMaxJsonBytes = uint64_t{64} << 20;
 
 /// Strict JSON (RFC 8259) from text; // and /* */ comments are allowed. `where` begins each message.
-/// Errors   ArgumentError "<where>: line 3, column 7: ..." for a syntax error, a key that is there twice, nesting deeper
-///          than 32, or bytes that are not UTF-8.
+/// Errors   ArgumentError "<where>: line 3, column 7: ..." for a syntax error, a key that is there twice, nesting
+///          deeper than 32, or bytes that are not UTF-8.
 Json parse_json(std::string_view text, const std::string& where);
 
 /// The same from a file of at most 64 MiB. Errors: IoError.

@@ -27,14 +27,17 @@ std::array<double, 3> colour_of(int label) {
 std::string cdata(std::string_view text) {
   std::string out = "<![CDATA[";
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text.substr(i, 3) == "]]>") out += "]]]]><![CDATA[>", i += 2;
-    else out += text[i];
+    if (text.substr(i, 3) == "]]>")
+      out += "]]]]><![CDATA[>", i += 2;
+    else
+      out += text[i];
   }
   return out + "]]>";
 }
 
 std::string unescape(std::string_view text) {
-  constexpr std::array<std::pair<std::string_view, char>, 5> entities{{{"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}, {"&amp;", '&'}}};
+  constexpr std::array<std::pair<std::string_view, char>, 5> entities{
+      {{"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}, {"&amp;", '&'}}};
   std::string out;
   for (size_t i = 0; i < text.size();) {
     size_t step = 1;
@@ -66,11 +69,13 @@ std::optional<int> key_of(std::string_view attributes) {
 }  // namespace
 
 std::string label_table_xml(const std::map<int, std::string>& names) {
-  std::string xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<CaretExtension>\n<VolumeInformation Index=\"0\">\n<LabelTable>\n";
+  std::string xml =
+      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<CaretExtension>\n<VolumeInformation Index=\"0\">\n<LabelTable>\n";
   for (const auto& [label, name] : names) {
     const auto rgb = colour_of(label);
     char tag[160];
-    std::snprintf(tag, sizeof tag, "<Label Key=\"%d\" Red=\"%.3f\" Green=\"%.3f\" Blue=\"%.3f\" Alpha=\"1\">", label, rgb[0], rgb[1], rgb[2]);
+    std::snprintf(tag, sizeof tag, "<Label Key=\"%d\" Red=\"%.3f\" Green=\"%.3f\" Blue=\"%.3f\" Alpha=\"1\">", label,
+                  rgb[0], rgb[1], rgb[2]);
     xml += tag + cdata(name) + "</Label>\n";
   }
   return xml + "</LabelTable>\n<VolumeType><![CDATA[Label]]></VolumeType>\n</VolumeInformation>\n</CaretExtension>\n";
@@ -81,7 +86,7 @@ std::map<int, std::string> parse_label_table(std::string_view xml) {
   constexpr std::string_view open = "<Label", cdata_open = "<![CDATA[", cdata_close = "]]>";
   for (size_t at = xml.find(open); at != xml.npos; at = xml.find(open, at)) {
     at += open.size();
-    if (at >= xml.size() || (xml[at] != ' ' && xml[at] != '\t' && xml[at] != '\n' && xml[at] != '\r')) continue;  // <LabelTable>
+    if (at >= xml.size() || std::string_view(" \t\n\r").find(xml[at]) == xml.npos) continue;  // <LabelTable>
     const size_t tag_end = xml.find('>', at);
     if (tag_end == xml.npos) break;
     const auto key = key_of(xml.substr(at, tag_end - at));

@@ -22,15 +22,19 @@ int32_t read_i32(std::span<const std::byte> at, bool swap) {
 
 // Between header and voxels: four bytes, the first of which says whether extensions follow; then (size, code, content)
 // each a multiple of 16 bytes long.
-void read_extensions(const std::filesystem::path& path, std::span<const std::byte> bytes, size_t header_bytes, bool swap, ImageInfo& info) {
+void read_extensions(const std::filesystem::path& path, std::span<const std::byte> bytes, size_t header_bytes,
+                     bool swap, ImageInfo& info) {
   if (bytes.size() < header_bytes + kExtender || bytes[header_bytes] == std::byte{0}) return;
   size_t at = header_bytes + kExtender;
   while (at + 8 <= bytes.size()) {
     const int64_t size = read_i32(bytes.subspan(at), swap), code = read_i32(bytes.subspan(at + 4), swap);
     const auto rest = bytes.subspan(at);
-    if (size == 0 && std::all_of(rest.begin(), rest.end(), [](std::byte b) { return b == std::byte{0}; })) return;  // padding
+    const bool padding = std::all_of(rest.begin(), rest.end(), [](std::byte b) { return b == std::byte{0}; });
+    if (padding) return;
     if (size < 16 || size % 16 != 0 || uint64_t(size) > rest.size())
-      throw IoError(path, "extension at byte " + std::to_string(at) + " has size " + std::to_string(size) + ", expected a multiple of 16 that ends before the voxels at " + std::to_string(bytes.size()));
+      throw IoError(path, "extension at byte " + std::to_string(at) + " has size " + std::to_string(size) +
+                              ", expected a multiple of 16 that ends before the voxels at " +
+                              std::to_string(bytes.size()));
     info.extensions[int(code)] += int(size);
     if (code == kLabelTableCode) {
       std::string_view text(reinterpret_cast<const char*>(rest.data()) + 8, size_t(size) - 8);
@@ -92,12 +96,17 @@ OpenedImage open_nifti(std::unique_ptr<InputFile> file, std::unique_ptr<ByteSour
   return opened;
 }
 
-void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volume& v, const std::map<int, std::string>& label_names) {
+void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volume& v,
+                 const std::map<int, std::string>& label_names) {
   const auto code = nifti_code(v.dtype);
-  if (!code) throw ArgumentError(path.string() + ": NIfTI has no voxel type " + std::string(name_of(v.dtype)) + "; convert the volume to f32 first");
+  if (!code)
+    throw ArgumentError(path.string() + ": NIfTI has no voxel type " + std::string(name_of(v.dtype)) +
+                        "; convert the volume to f32 first");
   const auto& [z, y, x] = v.geometry.shape;
   const int64_t longest = std::max({x, y, z, v.channels});
-  if (longest > int64_t{1} << 31) throw ArgumentError(path.string() + ": an axis has " + std::to_string(longest) + " voxels, expected at most 2147483648");
+  if (longest > int64_t{1} << 31)
+    throw ArgumentError(path.string() + ": an axis has " + std::to_string(longest) +
+                        " voxels, expected at most 2147483648");
 
   NiftiHeader h;
   const auto source = unchanged_source(path, v);
@@ -110,7 +119,9 @@ void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volu
     for (size_t i = 4; i < 8; ++i)
       if (!same_channels || !std::isfinite(h.pixdim[i])) h.pixdim[i] = 1;
     // A form that was not in use may hold anything.
-    const auto all_finite = [](const auto& values) { return std::all_of(values.begin(), values.end(), [](double d) { return std::isfinite(d); }); };
+    const auto all_finite = [](const auto& values) {
+      return std::all_of(values.begin(), values.end(), [](double d) { return std::isfinite(d); });
+    };
     if (!std::all_of(h.srow.begin(), h.srow.end(), all_finite)) h.srow = {}, h.sform_code = 0;
     if (!all_finite(h.quatern) || !all_finite(h.qoffset) || !all_finite(std::span(h.pixdim).first(4))) {
       h.quatern = h.qoffset = {0, 0, 0}, h.qform_code = 0;
@@ -118,12 +129,20 @@ void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volu
       std::copy_n(std::array{1.0, spacing[2], spacing[1], spacing[0]}.begin(), 4, h.pixdim.begin());
     }
     std::string form, note;
-    FOVEA_CHECK(nifti_geometry(path, h, form, note).affine == v.geometry.affine, "the header of " + path.string() + " would move the volume");
+    FOVEA_CHECK(nifti_geometry(path, h, form, note).affine == v.geometry.affine,
+                "the header of " + path.string() + " would move the volume");
   } else {
     set_nifti_geometry(h, v.geometry);
   }
   if (longest > 32767) h.version = 2;
-  h.dim = {vector_axis ? 5 : v.channels > 1 ? 4 : 3, x, y, z, vector_axis ? 1 : v.channels, vector_axis ? v.channels : 1, 1, 1};
+  h.dim = {vector_axis ? 5 : v.channels > 1 ? 4 : 3,
+           x,
+           y,
+           z,
+           vector_axis ? 1 : v.channels,
+           vector_axis ? v.channels : 1,
+           1,
+           1};
   h.datatype = *code, h.bitpix = int64_t(size_of(v.dtype)) * 8;
   h.slope = 1, h.inter = 0;
 

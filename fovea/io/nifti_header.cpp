@@ -92,11 +92,24 @@ struct TypeRow {
   std::optional<DType> dtype;
 };
 const std::array<TypeRow, 18> kTypes{{
-    {1, 1, "binary (1 bit)", {}}, {2, 8, "u8", DType::kU8}, {4, 16, "i16", DType::kI16}, {8, 32, "i32", DType::kI32},
-    {16, 32, "f32", DType::kF32}, {32, 64, "complex64", {}}, {64, 64, "f64", DType::kF64}, {128, 24, "RGB", {}},
-    {256, 8, "i8", DType::kI8}, {512, 16, "u16", DType::kU16}, {768, 32, "u32", DType::kU32}, {1024, 64, "i64", DType::kI64},
-    {1280, 64, "u64", DType::kU64}, {1536, 128, "128-bit float", {}}, {1792, 128, "complex128", {}}, {2048, 256, "complex256", {}},
-    {2304, 32, "RGBA", {}}, {16384, 16, "f16", {}},  // f16 is in no standard, but some writers use this code
+    {1, 1, "binary (1 bit)", {}},
+    {2, 8, "u8", DType::kU8},
+    {4, 16, "i16", DType::kI16},
+    {8, 32, "i32", DType::kI32},
+    {16, 32, "f32", DType::kF32},
+    {32, 64, "complex64", {}},
+    {64, 64, "f64", DType::kF64},
+    {128, 24, "RGB", {}},
+    {256, 8, "i8", DType::kI8},
+    {512, 16, "u16", DType::kU16},
+    {768, 32, "u32", DType::kU32},
+    {1024, 64, "i64", DType::kI64},
+    {1280, 64, "u64", DType::kU64},
+    {1536, 128, "128-bit float", {}},
+    {1792, 128, "complex128", {}},
+    {2048, 256, "complex256", {}},
+    {2304, 32, "RGBA", {}},
+    {16384, 16, "f16", {}},  // f16 is in no standard, but some writers use this code
 }};
 
 const TypeRow* find_type(int64_t code) {
@@ -130,8 +143,10 @@ NiftiHeader decode_nifti(std::span<const std::byte> bytes, NiftiKind kind) {
   h.version = kind.version;
   FOVEA_CHECK(int64_t(bytes.size()) >= h.size_in_file(), "short NIfTI header");
   Decoder decoder{bytes, kind.swapped};
-  if (kind.version == 1) nifti1_fields(h, decoder);
-  else nifti2_fields(h, decoder);
+  if (kind.version == 1)
+    nifti1_fields(h, decoder);
+  else
+    nifti2_fields(h, decoder);
   return h;
 }
 
@@ -142,8 +157,10 @@ std::vector<std::byte> encode_nifti(const NiftiHeader& header) {
   std::copy_n(h.version == 1 ? kMagic1 : kMagic2, h.version == 1 ? 4 : 8, h.magic.begin());
   std::vector<std::byte> bytes(size_t(h.size_in_file()));
   Encoder encoder{bytes};
-  if (h.version == 1) nifti1_fields(h, encoder);
-  else nifti2_fields(h, encoder);
+  if (h.version == 1)
+    nifti1_fields(h, encoder);
+  else
+    nifti2_fields(h, encoder);
   return bytes;
 }
 
@@ -151,32 +168,47 @@ void check_nifti(const std::filesystem::path& path, const NiftiHeader& h) {
   const size_t magic_bytes = h.version == 1 ? 4 : 8;
   const auto magic_is = [&](const char* magic) { return std::memcmp(h.magic.data(), magic, magic_bytes) == 0; };
   if (magic_is(h.version == 1 ? kPairMagic1 : kPairMagic2))
-    throw IoError(path, "is the header of a .hdr/.img pair, expected one .nii or .nii.gz file; convert the pair to a single file first");
+    throw IoError(path,
+                  "is the header of a .hdr/.img pair, expected one .nii or .nii.gz file; convert the pair to a single "
+                  "file first");
   if (!magic_is(h.version == 1 ? kMagic1 : kMagic2))
-    throw IoError(path, "has the size field of NIfTI-" + std::to_string(h.version) + " but not its magic (an Analyze 7.5 header?), expected \"n+" + std::to_string(h.version) + "\"");
+    throw IoError(path, "has the size field of NIfTI-" + std::to_string(h.version) +
+                            " but not its magic (an Analyze 7.5 header?), expected \"n+" + std::to_string(h.version) +
+                            "\"");
 
-  if (h.dim[0] < 1 || h.dim[0] > 7) throw IoError(path, "dim[0] is " + std::to_string(h.dim[0]) + ", expected 1 to 7 axes");
+  if (h.dim[0] < 1 || h.dim[0] > 7)
+    throw IoError(path, "dim[0] is " + std::to_string(h.dim[0]) + ", expected 1 to 7 axes");
   const int64_t largest = h.version == 1 ? 32767 : int64_t{1} << 31;
   for (int64_t i = 1; i <= h.dim[0]; ++i)
     if (h.dim[size_t(i)] < 1 || h.dim[size_t(i)] > largest)
-      throw IoError(path, "dim[" + std::to_string(i) + "] is " + std::to_string(h.dim[size_t(i)]) + ", expected 1 to " + std::to_string(largest));
+      throw IoError(path, "dim[" + std::to_string(i) + "] is " + std::to_string(h.dim[size_t(i)]) + ", expected 1 to " +
+                              std::to_string(largest));
   const auto extent = [&](size_t i) { return int64_t(i) <= h.dim[0] ? h.dim[i] : 1; };
   if (extent(6) != 1 || extent(7) != 1 || (extent(4) != 1 && extent(5) != 1))
-    throw IoError(path, "has more than four axes longer than 1 (" + std::to_string(extent(4)) + "x" + std::to_string(extent(5)) + "x" + std::to_string(extent(6)) + "x" +
+    throw IoError(path, "has more than four axes longer than 1 (" + std::to_string(extent(4)) + "x" +
+                            std::to_string(extent(5)) + "x" + std::to_string(extent(6)) + "x" +
                             std::to_string(extent(7)) + " after x, y, z), expected a volume with one channel axis");
 
   const TypeRow* type = find_type(h.datatype);
   if (!type) throw IoError(path, "datatype " + std::to_string(h.datatype) + " is no NIfTI type");
-  if (!type->dtype) throw IoError(path, std::string("voxel type ") + type->name + " is not supported, expected an integer type, f32 or f64; convert it first");
-  if (type->bits != h.bitpix) throw IoError(path, "bitpix is " + std::to_string(h.bitpix) + ", expected " + std::to_string(type->bits) + " for datatype " + std::to_string(h.datatype));
+  if (!type->dtype)
+    throw IoError(path, std::string("voxel type ") + type->name +
+                            " is not supported, expected an integer type, f32 or f64; convert it first");
+  if (type->bits != h.bitpix)
+    throw IoError(path, "bitpix is " + std::to_string(h.bitpix) + ", expected " + std::to_string(type->bits) +
+                            " for datatype " + std::to_string(h.datatype));
 
-  if (!finite(h.vox_offset) || h.vox_offset != std::floor(h.vox_offset) || h.vox_offset < double(h.size_in_file()) || h.vox_offset > 0x1p52)
-    throw IoError(path, "vox_offset is " + number(h.vox_offset) + ", expected a whole number of at least " + std::to_string(h.size_in_file()));
+  if (!finite(h.vox_offset) || h.vox_offset != std::floor(h.vox_offset) || h.vox_offset < double(h.size_in_file()) ||
+      h.vox_offset > 0x1p52)
+    throw IoError(path, "vox_offset is " + number(h.vox_offset) + ", expected a whole number of at least " +
+                            std::to_string(h.size_in_file()));
   if (!finite(h.slope) || !finite(h.inter))
-    throw IoError(path, "scl_slope is " + number(h.slope) + " and scl_inter " + number(h.inter) + ", expected finite numbers");
+    throw IoError(
+        path, "scl_slope is " + number(h.slope) + " and scl_inter " + number(h.inter) + ", expected finite numbers");
 }
 
-Geometry nifti_geometry(const std::filesystem::path& path, const NiftiHeader& h, std::string& source, std::string& note) {
+Geometry nifti_geometry(const std::filesystem::path& path, const NiftiHeader& h, std::string& source,
+                        std::string& note) {
   Geometry g;
   const auto extent = [&](size_t i) { return int64_t(i) <= h.dim[0] ? h.dim[i] : 1; };
   g.shape = {extent(3), extent(2), extent(1)};
@@ -200,12 +232,16 @@ Geometry nifti_geometry(const std::filesystem::path& path, const NiftiHeader& h,
     source = "qform";
     settle_steps();
     const double squares = h.quatern[0] * h.quatern[0] + h.quatern[1] * h.quatern[1] + h.quatern[2] * h.quatern[2];
-    if (!finite(h.pixdim[0])) throw IoError(path, "pixdim[0], the handedness of the qform, is " + number(h.pixdim[0]) + ", expected 1 or -1");
+    if (!finite(h.pixdim[0]))
+      throw IoError(path, "pixdim[0], the handedness of the qform, is " + number(h.pixdim[0]) + ", expected 1 or -1");
     if (!finite(squares) || squares > 1.001)
-      throw IoError(path, "the qform's quaternion (" + number(h.quatern[0]) + ", " + number(h.quatern[1]) + ", " + number(h.quatern[2]) + ") is no rotation");
-    if (step[0] <= 0 || step[1] <= 0 || step[2] <= 0) throw IoError(path, "pixdim has a spacing of 0, so the affine is singular");
-    const nifti_dmat44 m = nifti_quatern_to_dmat44(h.quatern[0], h.quatern[1], h.quatern[2], h.qoffset[0], h.qoffset[1], h.qoffset[2],
-                                                   step[0], step[1], step[2], h.pixdim[0] < 0 ? -1.0 : 1.0);
+      throw IoError(path, "the qform's quaternion (" + number(h.quatern[0]) + ", " + number(h.quatern[1]) + ", " +
+                              number(h.quatern[2]) + ") is no rotation");
+    if (step[0] <= 0 || step[1] <= 0 || step[2] <= 0)
+      throw IoError(path, "pixdim has a spacing of 0, so the affine is singular");
+    const nifti_dmat44 m =
+        nifti_quatern_to_dmat44(h.quatern[0], h.quatern[1], h.quatern[2], h.qoffset[0], h.qoffset[1], h.qoffset[2],
+                                step[0], step[1], step[2], h.pixdim[0] < 0 ? -1.0 : 1.0);
     for (size_t r = 0; r < 3; ++r)
       for (size_t c = 0; c < 4; ++c) g.affine[r][c] = m.m[r][c];
   } else {
@@ -217,15 +253,18 @@ Geometry nifti_geometry(const std::filesystem::path& path, const NiftiHeader& h,
 
   const int64_t unit = h.xyzt_units & 7;
   const double to_mm = unit == 1 ? 1000.0 : unit == 3 ? 0.001 : 1.0;
-  if (to_mm != 1) join(std::string("positions are in ") + (unit == 1 ? "metres" : "micrometres") + " and were turned to millimetres");
+  if (to_mm != 1)
+    join(std::string("positions are in ") + (unit == 1 ? "metres" : "micrometres") + " and were turned to millimetres");
   for (auto& row : g.affine)
     for (double& value : row) {
       value *= to_mm;
-      if (!finite(value)) throw IoError(path, "the affine (" + source + ") holds " + number(value) + ", expected finite numbers");
+      if (!finite(value))
+        throw IoError(path, "the affine (" + source + ") holds " + number(value) + ", expected finite numbers");
     }
   if (g.is_singular()) {
     std::string rows;
-    for (const auto& row : g.affine) rows += (rows.empty() ? "" : "; ") + number(row[0]) + " " + number(row[1]) + " " + number(row[2]);
+    for (const auto& row : g.affine)
+      rows += (rows.empty() ? "" : "; ") + number(row[0]) + " " + number(row[1]) + " " + number(row[2]);
     throw IoError(path, "the affine (" + source + ") is singular: [" + rows + "]; voxels have no volume");
   }
   return g;
@@ -251,7 +290,8 @@ void set_nifti_geometry(NiftiHeader& h, const Geometry& g) {
     for (int c = 0; c < 4; ++c) m.m[r][c] = g.affine[r][c];
   m.m[3][3] = 1;
   double dx, dy, dz;
-  nifti_dmat44_to_quatern(m, &h.quatern[0], &h.quatern[1], &h.quatern[2], &h.qoffset[0], &h.qoffset[1], &h.qoffset[2], &dx, &dy, &dz, &h.pixdim[0]);
+  nifti_dmat44_to_quatern(m, &h.quatern[0], &h.quatern[1], &h.quatern[2], &h.qoffset[0], &h.qoffset[1], &h.qoffset[2],
+                          &dx, &dy, &dz, &h.pixdim[0]);
   h.qform_code = 1;
 }
 

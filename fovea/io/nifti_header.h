@@ -45,9 +45,11 @@ std::vector<std::byte> encode_nifti(const NiftiHeader& header);
 /// Throws IoError for the first field that makes no sense: magic, dim, datatype and bitpix, vox_offset, scale.
 void check_nifti(const std::filesystem::path& path, const NiftiHeader& header);
 
-/// The header's grid in RAS+ millimetres. `source` names the field that was used, `note` is set when the reader should be told.
+/// The header's grid in RAS+ millimetres. `source` names the field that was used, `note` is set when the reader should
+/// be told.
 /// Errors   IoError: not finite or singular.
-Geometry nifti_geometry(const std::filesystem::path& path, const NiftiHeader& header, std::string& source, std::string& note);
+Geometry nifti_geometry(const std::filesystem::path& path, const NiftiHeader& header, std::string& source,
+                        std::string& note);
 
 /// Fills pixdim, sform and, if the affine has no shear, qform from `geometry`, in millimetres.
 void set_nifti_geometry(NiftiHeader& header, const Geometry& geometry);

@@ -15,7 +15,8 @@ namespace {
 
 constexpr size_t kMaxHeader = size_t{16} << 20;
 
-// Bytes up to the blank line that ends the header; `voxels_at` is the byte after it. A detached header may end with its file.
+// Bytes up to the blank line that ends the header; `voxels_at` is the byte after it. A detached header may end with its
+// file.
 std::string read_header_text(const InputFile& file, uint64_t& voxels_at) {
   std::string text;
   size_t line_start = 0;
@@ -28,8 +29,11 @@ std::string read_header_text(const InputFile& file, uint64_t& voxels_at) {
         return text;
       }
     }
-    if (text.size() - line_start > 65536) throw IoError(file.path(), "a header line from byte " + std::to_string(line_start) + " on is longer than 65536 bytes");
-    if (text.size() >= kMaxHeader) throw IoError(file.path(), "the header is longer than " + std::to_string(kMaxHeader) + " bytes");
+    if (text.size() - line_start > 65536)
+      throw IoError(file.path(),
+                    "a header line from byte " + std::to_string(line_start) + " on is longer than 65536 bytes");
+    if (text.size() >= kMaxHeader)
+      throw IoError(file.path(), "the header is longer than " + std::to_string(kMaxHeader) + " bytes");
     const size_t had = text.size();
     text.resize(had + 16384);
     text.resize(had + file.read_some_at(had, std::as_writable_bytes(std::span(text).subspan(had))));
@@ -44,7 +48,8 @@ fs::path inside_folder(const fs::path& header, const std::string& name) {
   const fs::path asked(name);
   const std::string refusal = "data file \"" + name.substr(0, 60) + "\" ";
   const bool climbs = std::find(asked.begin(), asked.end(), fs::path("..")) != asked.end();
-  if (asked.is_absolute() || climbs || name.find('\0') != name.npos) throw IoError(header, refusal + "leaves the folder of the header, expected a name inside it");
+  if (asked.is_absolute() || climbs || name.find('\0') != name.npos)
+    throw IoError(header, refusal + "leaves the folder of the header, expected a name inside it");
   std::error_code error;
   const fs::path folder = fs::canonical(header.has_parent_path() ? header.parent_path() : fs::path("."), error);
   if (error) throw IoError(header, "the folder cannot be resolved: " + error.message());
@@ -64,7 +69,8 @@ std::map<int, std::string> segment_names(const std::map<std::string, std::string
     const auto name = key_values.find(key.substr(0, key.size() - suffix.size()) + "_Name");
     int label = 0;
     const auto parsed = std::from_chars(text.data(), text.data() + text.size(), label);
-    if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() && name != key_values.end()) names[label] = name->second;
+    if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() && name != key_values.end())
+      names[label] = name->second;
   }
   return names;
 }
@@ -76,17 +82,29 @@ std::string shortest(double value) {
 
 std::string_view nrrd_type(DType dtype) {
   switch (dtype) {
-    case DType::kBool: case DType::kU8: return "uint8";
-    case DType::kI8: return "int8";
-    case DType::kU16: return "uint16";
-    case DType::kI16: return "int16";
-    case DType::kU32: return "uint32";
-    case DType::kI32: return "int32";
-    case DType::kU64: return "uint64";
-    case DType::kI64: return "int64";
-    case DType::kF32: return "float";
-    case DType::kF64: return "double";
-    default: return "";
+    case DType::kBool:
+    case DType::kU8:
+      return "uint8";
+    case DType::kI8:
+      return "int8";
+    case DType::kU16:
+      return "uint16";
+    case DType::kI16:
+      return "int16";
+    case DType::kU32:
+      return "uint32";
+    case DType::kI32:
+      return "int32";
+    case DType::kU64:
+      return "uint64";
+    case DType::kI64:
+      return "int64";
+    case DType::kF32:
+      return "float";
+    case DType::kF64:
+      return "double";
+    default:
+      return "";
   }
 }
 
@@ -118,19 +136,25 @@ OpenedImage open_nrrd(std::unique_ptr<InputFile> file) {
     opened.files.push_back(std::make_unique<InputFile>(inside_folder(path, h.data_file)));
     const uint64_t present = opened.files.back()->size(), needed = opened.stored_bytes();
     if (h.byte_skip == -1 && needed > present)
-      throw IoError(path, "the data file holds " + std::to_string(present) + " bytes, expected at least " + std::to_string(needed));
+      throw IoError(path, "the data file holds " + std::to_string(present) + " bytes, expected at least " +
+                              std::to_string(needed));
     voxels_at = h.byte_skip == -1 ? present - needed : uint64_t(h.byte_skip);
     info.file_bytes += present;
   }
   const InputFile& data = *opened.files.back();
-  if (h.gzip) opened.voxels = std::make_unique<GzipSource>(data, voxels_at);
-  else opened.voxels = std::make_unique<RawSource>(data, voxels_at);
+  if (h.gzip)
+    opened.voxels = std::make_unique<GzipSource>(data, voxels_at);
+  else
+    opened.voxels = std::make_unique<RawSource>(data, voxels_at);
   return opened;
 }
 
-std::string nrrd_header_text(const fs::path& path, const Volume& v, bool gzip, const std::map<int, std::string>& label_names) {
+std::string nrrd_header_text(const fs::path& path, const Volume& v, bool gzip,
+                             const std::map<int, std::string>& label_names) {
   const std::string_view type = nrrd_type(v.dtype);
-  if (type.empty()) throw ArgumentError(path.string() + ": NRRD has no voxel type " + std::string(name_of(v.dtype)) + "; convert the volume to f32 first");
+  if (type.empty())
+    throw ArgumentError(path.string() + ": NRRD has no voxel type " + std::string(name_of(v.dtype)) +
+                        "; convert the volume to f32 first");
   // The source's own words for the grid, if the volume still lies on it.
   NrrdHeader source;
   if (v.header && v.header->format == "nrrd") {
@@ -140,7 +164,8 @@ std::string nrrd_header_text(const fs::path& path, const Volume& v, bool gzip, c
   const bool channels = v.channels > 1;
   const auto& [z, y, x] = v.geometry.shape;
   std::string text = "NRRD0004\ntype: " + std::string(type) + "\ndimension: " + (channels ? "4" : "3");
-  text += "\nsizes: " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) + (channels ? " " + std::to_string(v.channels) : "");
+  text += "\nsizes: " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) +
+          (channels ? " " + std::to_string(v.channels) : "");
   text += std::string("\nkinds: domain domain domain") + (channels ? " list" : "");
 
   const auto carry = [&](const char* field) {
@@ -165,8 +190,11 @@ std::string nrrd_header_text(const fs::path& path, const Volume& v, bool gzip, c
   } else {
     // RAS to LPS, the space that ITK and Slicer write.
     const auto& m = v.geometry.affine;
-    const auto vector = [&](size_t c) { return " (" + shortest(-m[0][c]) + "," + shortest(-m[1][c]) + "," + shortest(m[2][c]) + ")"; };
-    text += "\nspace: left-posterior-superior\nspace directions:" + vector(0) + vector(1) + vector(2) + (channels ? " none" : "") + "\nspace origin:" + vector(3);
+    const auto vector = [&](size_t c) {
+      return " (" + shortest(-m[0][c]) + "," + shortest(-m[1][c]) + "," + shortest(m[2][c]) + ")";
+    };
+    text += "\nspace: left-posterior-superior\nspace directions:" + vector(0) + vector(1) + vector(2) +
+            (channels ? " none" : "") + "\nspace origin:" + vector(3);
   }
   if (size_of(v.dtype) > 1) text += "\nendian: little";
   text += std::string("\nencoding: ") + (gzip ? "gzip" : "raw") + "\n";
@@ -174,11 +202,14 @@ std::string nrrd_header_text(const fs::path& path, const Volume& v, bool gzip, c
   for (const auto& [label, name] : label_names) {
     const std::string key = "Segment" + std::to_string(n++);
     std::string one_line = name;
-    std::replace_if(one_line.begin(), one_line.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
-    text += key + "_ID:=" + key + "\n" + key + "_Name:=" + one_line + "\n" + key + "_LabelValue:=" + std::to_string(label) + "\n" + key + "_Layer:=0\n";
+    std::replace_if(
+        one_line.begin(), one_line.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+    text += key + "_ID:=" + key + "\n" + key + "_Name:=" + one_line + "\n" + key +
+            "_LabelValue:=" + std::to_string(label) + "\n" + key + "_Layer:=0\n";
   }
   const Geometry written = parse_nrrd_header(path, text).geometry;
-  FOVEA_CHECK(written.shape == v.geometry.shape && written.affine == v.geometry.affine, "the header of " + path.string() + " would move the volume");
+  FOVEA_CHECK(written.shape == v.geometry.shape && written.affine == v.geometry.affine,
+              "the header of " + path.string() + " would move the volume");
   return text + "\n";
 }
 

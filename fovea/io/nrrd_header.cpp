@@ -16,27 +16,91 @@ constexpr size_t kMaxLine = 65536;
 
 // Every field of the format; those that came later under a second spelling are stored under the first.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 42> kFields{{
-    {"dimension", "dimension"}, {"type", "type"}, {"block size", "block size"}, {"blocksize", "block size"}, {"encoding", "encoding"},
-    {"endian", "endian"}, {"content", "content"}, {"min", "min"}, {"max", "max"}, {"old min", "old min"}, {"oldmin", "old min"},
-    {"old max", "old max"}, {"oldmax", "old max"}, {"data file", "data file"}, {"datafile", "data file"}, {"line skip", "line skip"},
-    {"lineskip", "line skip"}, {"byte skip", "byte skip"}, {"byteskip", "byte skip"}, {"number", "number"}, {"sample units", "sample units"},
-    {"sampleunits", "sample units"}, {"sizes", "sizes"}, {"spacings", "spacings"}, {"thicknesses", "thicknesses"}, {"axis mins", "axis mins"},
-    {"axismins", "axis mins"}, {"axis maxs", "axis maxs"}, {"axismaxs", "axis maxs"}, {"centers", "centers"}, {"centerings", "centers"},
-    {"labels", "labels"}, {"units", "units"}, {"kinds", "kinds"}, {"space", "space"}, {"space dimension", "space dimension"},
-    {"space units", "space units"}, {"space origin", "space origin"}, {"space directions", "space directions"},
-    {"measurement frame", "measurement frame"}, {"axis min", "axis mins"}, {"axis max", "axis maxs"},
+    {"dimension", "dimension"},
+    {"type", "type"},
+    {"block size", "block size"},
+    {"blocksize", "block size"},
+    {"encoding", "encoding"},
+    {"endian", "endian"},
+    {"content", "content"},
+    {"min", "min"},
+    {"max", "max"},
+    {"old min", "old min"},
+    {"oldmin", "old min"},
+    {"old max", "old max"},
+    {"oldmax", "old max"},
+    {"data file", "data file"},
+    {"datafile", "data file"},
+    {"line skip", "line skip"},
+    {"lineskip", "line skip"},
+    {"byte skip", "byte skip"},
+    {"byteskip", "byte skip"},
+    {"number", "number"},
+    {"sample units", "sample units"},
+    {"sampleunits", "sample units"},
+    {"sizes", "sizes"},
+    {"spacings", "spacings"},
+    {"thicknesses", "thicknesses"},
+    {"axis mins", "axis mins"},
+    {"axismins", "axis mins"},
+    {"axis maxs", "axis maxs"},
+    {"axismaxs", "axis maxs"},
+    {"centers", "centers"},
+    {"centerings", "centers"},
+    {"labels", "labels"},
+    {"units", "units"},
+    {"kinds", "kinds"},
+    {"space", "space"},
+    {"space dimension", "space dimension"},
+    {"space units", "space units"},
+    {"space origin", "space origin"},
+    {"space directions", "space directions"},
+    {"measurement frame", "measurement frame"},
+    {"axis min", "axis mins"},
+    {"axis max", "axis maxs"},
 }};
 
 constexpr std::array<std::pair<std::string_view, DType>, 40> kTypes{{
-    {"signed char", DType::kI8}, {"int8", DType::kI8}, {"int8_t", DType::kI8},
-    {"uchar", DType::kU8}, {"unsigned char", DType::kU8}, {"uint8", DType::kU8}, {"uint8_t", DType::kU8},
-    {"short", DType::kI16}, {"short int", DType::kI16}, {"signed short", DType::kI16}, {"signed short int", DType::kI16}, {"int16", DType::kI16}, {"int16_t", DType::kI16},
-    {"ushort", DType::kU16}, {"unsigned short", DType::kU16}, {"unsigned short int", DType::kU16}, {"uint16", DType::kU16}, {"uint16_t", DType::kU16},
-    {"int", DType::kI32}, {"signed int", DType::kI32}, {"int32", DType::kI32}, {"int32_t", DType::kI32},
-    {"uint", DType::kU32}, {"unsigned int", DType::kU32}, {"uint32", DType::kU32}, {"uint32_t", DType::kU32},
-    {"longlong", DType::kI64}, {"long long", DType::kI64}, {"long long int", DType::kI64}, {"signed long long", DType::kI64}, {"signed long long int", DType::kI64}, {"int64", DType::kI64}, {"int64_t", DType::kI64},
-    {"ulonglong", DType::kU64}, {"unsigned long long", DType::kU64}, {"unsigned long long int", DType::kU64}, {"uint64", DType::kU64}, {"uint64_t", DType::kU64},
-    {"float", DType::kF32}, {"double", DType::kF64},
+    {"signed char", DType::kI8},
+    {"int8", DType::kI8},
+    {"int8_t", DType::kI8},
+    {"uchar", DType::kU8},
+    {"unsigned char", DType::kU8},
+    {"uint8", DType::kU8},
+    {"uint8_t", DType::kU8},
+    {"short", DType::kI16},
+    {"short int", DType::kI16},
+    {"signed short", DType::kI16},
+    {"signed short int", DType::kI16},
+    {"int16", DType::kI16},
+    {"int16_t", DType::kI16},
+    {"ushort", DType::kU16},
+    {"unsigned short", DType::kU16},
+    {"unsigned short int", DType::kU16},
+    {"uint16", DType::kU16},
+    {"uint16_t", DType::kU16},
+    {"int", DType::kI32},
+    {"signed int", DType::kI32},
+    {"int32", DType::kI32},
+    {"int32_t", DType::kI32},
+    {"uint", DType::kU32},
+    {"unsigned int", DType::kU32},
+    {"uint32", DType::kU32},
+    {"uint32_t", DType::kU32},
+    {"longlong", DType::kI64},
+    {"long long", DType::kI64},
+    {"long long int", DType::kI64},
+    {"signed long long", DType::kI64},
+    {"signed long long int", DType::kI64},
+    {"int64", DType::kI64},
+    {"int64_t", DType::kI64},
+    {"ulonglong", DType::kU64},
+    {"unsigned long long", DType::kU64},
+    {"unsigned long long int", DType::kU64},
+    {"uint64", DType::kU64},
+    {"uint64_t", DType::kU64},
+    {"float", DType::kF32},
+    {"double", DType::kF64},
 }};
 
 std::string_view trim(std::string_view s) {
@@ -112,11 +176,13 @@ class Parser {
       rest.remove_prefix(std::min(end + 1, rest.size()));
       ++number;
       const std::string where = "line " + std::to_string(number);
-      if (line.size() > kMaxLine) fail(where + " has " + std::to_string(line.size()) + " bytes, expected at most " + std::to_string(kMaxLine));
+      if (line.size() > kMaxLine)
+        fail(where + " has " + std::to_string(line.size()) + " bytes, expected at most " + std::to_string(kMaxLine));
       if (line.find('\0') != line.npos) fail(where + " holds a zero byte");
       if (line.ends_with('\r')) line.remove_suffix(1);
       if (number == 1) {
-        if (line.size() != 8 || !line.starts_with("NRRD000") || line[7] < '1' || line[7] > '5') fail("begins with " + quote(line) + ", expected NRRD0001 to NRRD0005");
+        if (line.size() != 8 || !line.starts_with("NRRD000") || line[7] < '1' || line[7] > '5')
+          fail("begins with " + quote(line) + ", expected NRRD0001 to NRRD0005");
         continue;
       }
       if (line.empty() || line[0] == '#') continue;
@@ -130,7 +196,8 @@ class Parser {
       const std::string name = lower(line.substr(0, split));
       const auto known = std::find_if(kFields.begin(), kFields.end(), [&](const auto& f) { return f.first == name; });
       if (known == kFields.end()) fail(where + ": " + quote(name) + " is no NRRD field");
-      if (!h_.fields.emplace(known->second, trim(line.substr(split + 1))).second) fail(where + ": field \"" + std::string(known->second) + "\" is there twice");
+      if (!h_.fields.emplace(known->second, trim(line.substr(split + 1))).second)
+        fail(where + ": field \"" + std::string(known->second) + "\" is there twice");
     }
   }
 
@@ -151,12 +218,14 @@ class Parser {
     if (has("line skip") && text_of("line skip") != "0") fail_field("line skip", "0");
     if (has("byte skip")) {
       const auto skip = parse_number<int64_t>(text_of("byte skip"));
-      if (!skip || *skip < -1 || (*skip != 0 && (h_.gzip || !has("data file")))) fail_field("byte skip", "0, or for a raw data file -1 or more");
+      if (!skip || *skip < -1 || (*skip != 0 && (h_.gzip || !has("data file"))))
+        fail_field("byte skip", "0, or for a raw data file -1 or more");
       h_.byte_skip = *skip;
     }
     h_.data_file = std::string(text_of("data file"));
     if (has("data file")) {
-      const bool many = h_.data_file.starts_with("LIST") || h_.data_file.find('%') != h_.data_file.npos || h_.data_file.find(' ') != h_.data_file.npos;
+      const bool many = h_.data_file.starts_with("LIST") || h_.data_file.find('%') != h_.data_file.npos ||
+                        h_.data_file.find(' ') != h_.data_file.npos;
       if (h_.data_file.empty() || many) fail_field("data file", "the name of one file");
     }
   }
@@ -170,8 +239,10 @@ class Parser {
       if (!size || *size < 1 || *size > int64_t{1} << 31) fail_field("sizes", "whole numbers from 1 to 2147483648");
       sizes.push_back(*size);
     }
-    if (int(sizes.size()) != *dimension) fail_field("sizes", std::to_string(*dimension) + " numbers, as \"dimension\" says");
-    if (sizes.size() != 3 && sizes.size() != 4) fail("has " + std::to_string(sizes.size()) + " axes, expected a volume: 3, or 4 with channels");
+    if (int(sizes.size()) != *dimension)
+      fail_field("sizes", std::to_string(*dimension) + " numbers, as \"dimension\" says");
+    if (sizes.size() != 3 && sizes.size() != 4)
+      fail("has " + std::to_string(sizes.size()) + " axes, expected a volume: 3, or 4 with channels");
     return sizes;
   }
 
@@ -206,12 +277,16 @@ class Parser {
     std::vector<size_t> candidates;
     const auto kinds = words(text_of("kinds"));
     for (size_t a = 0; a < axes; ++a) {
-      if (!directions.empty() ? !directions[a].has_value() : a < kinds.size() && lower(kinds[a]) != "domain" && lower(kinds[a]) != "space") candidates.push_back(a);
+      if (!directions.empty() ? !directions[a].has_value()
+                              : a < kinds.size() && lower(kinds[a]) != "domain" && lower(kinds[a]) != "space")
+        candidates.push_back(a);
     }
     if (axes == 3 && candidates.empty()) return axes;
     if (axes == 4 && candidates.empty()) return 3;
     if (axes == 4 && candidates.size() == 1 && (candidates[0] == 0 || candidates[0] == 3)) return candidates[0];
-    fail("expected three axes in space and at most one of channels, first or last; \"space directions\" or \"kinds\" say otherwise");
+    fail(
+        "expected three axes in space and at most one of channels, first or last; \"space directions\" or \"kinds\" "
+        "say otherwise");
   }
 
   // Signs that turn the file's space into RAS.
@@ -221,8 +296,9 @@ class Parser {
     if (space == "left-anterior-superior" || space == "las") return {-1, 1, 1};
     if (space == "left-posterior-superior" || space == "lps") return {-1, -1, 1};
     if (space.empty() || space == "scanner-xyz" || space == "3d-right-handed" || space == "3d-left-handed") {
-      h_.notes.push_back(space.empty() ? "no anatomical space: the orientation is unknown and taken as left-posterior-superior"
-                                       : "space " + space + " names no anatomical directions: taken as left-posterior-superior");
+      h_.notes.push_back(space.empty()
+                             ? "no anatomical space: the orientation is unknown and taken as left-posterior-superior"
+                             : "space " + space + " names no anatomical directions: taken as left-posterior-superior");
       return {-1, -1, 1};
     }
     fail_field("space", "right-anterior-superior, left-anterior-superior or left-posterior-superior");
@@ -235,7 +311,10 @@ class Parser {
       if (close == rest.npos) fail_field("space units", "names in double quotes");
       const std::string name(rest.substr(1, close - 1));
       rest.remove_prefix(close + 1);
-      double mm = name == "m" ? 1000 : name == "cm" ? 10 : name == "um" || name == "\xc2\xb5m" || name == "\xce\xbcm" ? 0.001 : 1;
+      double mm = name == "m"                                                  ? 1000
+                  : name == "cm"                                               ? 10
+                  : name == "um" || name == "\xc2\xb5m" || name == "\xce\xbcm" ? 0.001
+                                                                               : 1;
       if (unit != 0 && unit != mm) fail_field("space units", "one unit for all directions");
       unit = mm;
     }
@@ -246,10 +325,13 @@ class Parser {
   void read_geometry() {
     const std::vector<int64_t> sizes = read_sizes();
     if (has("space dimension") && text_of("space dimension") != "3") fail_field("space dimension", "3");
-    if (has("space dimension") && has("space")) fail("has both \"space\" and \"space dimension\", expected one of them");
+    if (has("space dimension") && has("space"))
+      fail("has both \"space\" and \"space dimension\", expected one of them");
     const auto directions = read_vectors("space directions");
-    if (has("space directions") && directions.size() != sizes.size()) fail_field("space directions", std::to_string(sizes.size()) + " vectors, one per axis");
-    if (has("kinds") && words(text_of("kinds")).size() != sizes.size()) fail_field("kinds", std::to_string(sizes.size()) + " words, one per axis");
+    if (has("space directions") && directions.size() != sizes.size())
+      fail_field("space directions", std::to_string(sizes.size()) + " vectors, one per axis");
+    if (has("kinds") && words(text_of("kinds")).size() != sizes.size())
+      fail_field("kinds", std::to_string(sizes.size()) + " words, one per axis");
     const size_t channel = channel_axis(sizes.size(), directions);
     h_.channels = channel < sizes.size() ? sizes[channel] : 1;
     h_.channels_fastest = channel == 0;
@@ -275,7 +357,9 @@ class Parser {
     }
     if (!directions.empty()) h_.affine_source = "space directions";
     for (size_t r = 0; r < 3; ++r)
-      for (size_t c = 0; c < 3; ++c) g.affine[r][c] = sign[r] * unit * (directions.empty() ? (r == c ? spacing[c] : 0.0) : (*directions[axis[c]])[r]);
+      for (size_t c = 0; c < 3; ++c)
+        g.affine[r][c] =
+            sign[r] * unit * (directions.empty() ? (r == c ? spacing[c] : 0.0) : (*directions[axis[c]])[r]);
     const auto origin = read_vectors("space origin");
     if (has("space origin") && (origin.size() != 1 || !origin[0])) fail_field("space origin", "one vector");
     for (size_t r = 0; r < 3; ++r) g.affine[r][3] = origin.empty() ? 0.0 : sign[r] * unit * (*origin[0])[r];
@@ -291,6 +375,8 @@ class Parser {
 
 }  // namespace
 
-NrrdHeader parse_nrrd_header(const std::filesystem::path& path, std::string_view text) { return Parser(path, text).parse(); }
+NrrdHeader parse_nrrd_header(const std::filesystem::path& path, std::string_view text) {
+  return Parser(path, text).parse();
+}
 
 }  // namespace fovea::io

@@ -26,9 +26,11 @@ OpenedImage open_nrrd(std::unique_ptr<InputFile> file);
 /// Takes the bytes of a file in order.
 using Sink = std::function<void(std::span<const std::byte>)>;
 /// Header, extensions and voxels of a NIfTI file to `sink`.
-void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volume& volume, const std::map<int, std::string>& label_names);
+void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volume& volume,
+                 const std::map<int, std::string>& label_names);
 /// The header of an attached NRRD file, up to and with the blank line; voxels follow raw or as one gzip stream.
-std::string nrrd_header_text(const std::filesystem::path& path, const Volume& volume, bool gzip, const std::map<int, std::string>& label_names);
+std::string nrrd_header_text(const std::filesystem::path& path, const Volume& volume, bool gzip,
+                             const std::map<int, std::string>& label_names);
 
 /// channels x Z x Y x X without overflow and below 2^62 bytes, or IoError.
 void check_voxel_count(const std::filesystem::path& path, int64_t channels, const Geometry& geometry, DType dtype);

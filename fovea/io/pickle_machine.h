@@ -31,11 +31,13 @@ struct PickleValue {
   StoredTensor tensor;                    // storage and tensor
 };
 
-/// Runs the few opcodes that torch.save emits for dictionaries of tensors and numbers. Values live as long as the machine.
+/// Runs the few opcodes that torch.save emits for dictionaries of tensors and numbers. Values live as long as the
+/// machine.
 class PickleMachine {
  public:
   /// `path` is for messages. Errors: IoError.
-  PickleMachine(const std::filesystem::path& path, std::span<const std::byte> program) : path_(path), program_(program) {}
+  PickleMachine(const std::filesystem::path& path, std::span<const std::byte> program)
+      : path_(path), program_(program) {}
   const PickleValue& run();
 
  private:

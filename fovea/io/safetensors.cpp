@@ -13,11 +13,13 @@
 
 namespace fovea::io {
 
-static_assert(std::endian::native == std::endian::little, "files are little-endian; this machine would need byte swaps");
+static_assert(std::endian::native == std::endian::little,
+              "files are little-endian; this machine would need byte swaps");
 
 namespace {
 
-constexpr std::array<const char*, 13> kNames{"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64"};
+constexpr std::array<const char*, 13> kNames{"BOOL", "U8",  "I8",  "U16",  "I16", "U32", "I32",
+                                             "U64",  "I64", "F16", "BF16", "F32", "F64"};
 // Place of each dtype in the reference implementation's order of tensors; it falls along a file, and width with it.
 constexpr std::array<int, 13> kRank{0, 1, 2, 4, 3, 8, 7, 12, 11, 5, 6, 9, 10};
 
@@ -43,16 +45,20 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool binary(binary_t&) override { return fail("a binary value"); }
 
   bool number_unsigned(number_unsigned_t v) override {
-    if (where_ == Where::kShape && v <= uint64_t(INT64_MAX) && current_.shape.size() < 64) return current_.shape.push_back(int64_t(v)), true;
+    if (where_ == Where::kShape && v <= uint64_t(INT64_MAX) && current_.shape.size() < 64)
+      return current_.shape.push_back(int64_t(v)), true;
     if (where_ == Where::kOffsets && offsets_ < 2) return (offsets_++ == 0 ? current_.begin : current_.end) = v, true;
     return fail("the number " + std::to_string(v));
   }
 
   bool string(string_t& v) override {
-    if (where_ == Where::kMetadata) return metadata.emplace(key_, v).second || fail_with("metadata key \"" + key_ + "\" is there twice");
+    if (where_ == Where::kMetadata)
+      return metadata.emplace(key_, v).second || fail_with("metadata key \"" + key_ + "\" is there twice");
     if (where_ != Where::kTensor || key_ != "dtype") return fail("a string");
     const auto known = std::find(kNames.begin(), kNames.end(), v);
-    if (known == kNames.end()) return fail_with("tensor \"" + current_.name + "\" has dtype " + v.substr(0, 20) + ", expected BOOL, U8...I64, F16, BF16, F32 or F64");
+    if (known == kNames.end())
+      return fail_with("tensor \"" + current_.name + "\" has dtype " + v.substr(0, 20) +
+                       ", expected BOOL, U8...I64, F16, BF16, F32 or F64");
     current_.dtype = DType(known - kNames.begin());
     return true;
   }
@@ -70,10 +76,12 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool key(string_t& v) override {
     key_ = v;
     if (where_ == Where::kTop) {
-      if (v == "__metadata__" ? std::exchange(has_metadata_, true) : entries.contains(v)) return fail_with("\"" + v.substr(0, 200) + "\" is there twice");
+      if (v == "__metadata__" ? std::exchange(has_metadata_, true) : entries.contains(v))
+        return fail_with("\"" + v.substr(0, 200) + "\" is there twice");
     } else if (where_ == Where::kTensor) {
       const unsigned bit = v == "dtype" ? 1 : v == "shape" ? 2 : v == "data_offsets" ? 4 : 0;
-      if (bit == 0) return fail_with("tensor \"" + current_.name + "\" has the unknown field \"" + v.substr(0, 40) + "\"");
+      if (bit == 0)
+        return fail_with("tensor \"" + current_.name + "\" has the unknown field \"" + v.substr(0, 40) + "\"");
       if (seen_ & bit) return fail_with("tensor \"" + current_.name + "\" has " + v + " twice");
       seen_ |= bit;
     }
@@ -88,7 +96,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool end_array() override {
-    if (where_ == Where::kOffsets && offsets_ != 2) return fail_with("tensor \"" + current_.name + "\" needs two data_offsets");
+    if (where_ == Where::kOffsets && offsets_ != 2)
+      return fail_with("tensor \"" + current_.name + "\" needs two data_offsets");
     return where_ = Where::kTensor, true;
   }
 
@@ -112,7 +121,9 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     problem = what;
     return false;
   }
-  bool fail(const std::string& found) { return fail_with("the header has " + found + " where the format allows none, near \"" + key_.substr(0, 80) + "\""); }
+  bool fail(const std::string& found) {
+    return fail_with("the header has " + found + " where the format allows none, near \"" + key_.substr(0, 80) + "\"");
+  }
 
   Where where_ = Where::kOutside;
   std::string key_;
@@ -133,30 +144,39 @@ bool byte_count(DType dtype, const std::vector<int64_t>& shape, uint64_t& bytes)
   int64_t n = int64_t(size_of(dtype));
   bool empty = false;
   for (const int64_t s : shape) {
-    if (s == 0) empty = true;
-    else if (__builtin_mul_overflow(n, s, &n)) return false;
+    if (s == 0)
+      empty = true;
+    else if (__builtin_mul_overflow(n, s, &n))
+      return false;
   }
   bytes = empty ? 0 : uint64_t(n);
   return true;
 }
 
 // Entries in file order; all ranges together cover [0, data_bytes) once.
-std::vector<Entry> check_ranges(const std::filesystem::path& path, std::map<std::string, Entry>&& entries, uint64_t data_bytes) {
+std::vector<Entry> check_ranges(const std::filesystem::path& path, std::map<std::string, Entry>&& entries,
+                                uint64_t data_bytes) {
   std::vector<Entry> order;
   for (auto& [name, entry] : entries) order.push_back(std::move(entry));
-  std::stable_sort(order.begin(), order.end(), [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::stable_sort(order.begin(), order.end(), [](const Entry& a, const Entry& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
   uint64_t next = 0;
   for (const Entry& e : order) {
     const std::string tensor = "tensor \"" + e.name + "\" " + shape_text(e.shape) + " " + std::string(name_of(e.dtype));
     const std::string range = std::to_string(e.begin) + " to " + std::to_string(e.end);
     uint64_t bytes = 0;
     if (!byte_count(e.dtype, e.shape, bytes)) throw IoError(path, tensor + ": the size of this shape overflows");
-    if (e.end < e.begin || e.end - e.begin != bytes) throw IoError(path, tensor + " needs " + std::to_string(bytes) + " bytes, but its range is " + range);
-    if (e.begin != next) throw IoError(path, tensor + " lies at " + range + ", expected to start at " + std::to_string(next) + (e.begin < next ? ": it overlaps another" : ": a hole before it"));
+    if (e.end < e.begin || e.end - e.begin != bytes)
+      throw IoError(path, tensor + " needs " + std::to_string(bytes) + " bytes, but its range is " + range);
+    if (e.begin != next)
+      throw IoError(path, tensor + " lies at " + range + ", expected to start at " + std::to_string(next) +
+                              (e.begin < next ? ": it overlaps another" : ": a hole before it"));
     next = e.end;
   }
   if (next != data_bytes)
-    throw IoError(path, "the tensors need " + std::to_string(next) + " bytes of data, the file holds " + std::to_string(data_bytes) +
+    throw IoError(path, "the tensors need " + std::to_string(next) + " bytes of data, the file holds " +
+                            std::to_string(data_bytes) +
                             (next > data_bytes ? "; it is truncated" : "; bytes follow that belong to no tensor"));
   return order;
 }
@@ -166,17 +186,23 @@ std::vector<Entry> check_ranges(const std::filesystem::path& path, std::map<std:
 TensorMap read_safetensors(const std::filesystem::path& path, std::map<std::string, std::string>* metadata) {
   const InputFile file(path);
   uint64_t length = 0;
-  if (file.size() < sizeof length) throw IoError(path, "has " + std::to_string(file.size()) + " bytes, expected a safetensors file (at least 8)");
+  if (file.size() < sizeof length)
+    throw IoError(path, "has " + std::to_string(file.size()) + " bytes, expected a safetensors file (at least 8)");
   file.read_at(0, std::as_writable_bytes(std::span(&length, 1)));
-  if (length > kMaxSafetensorsHeader) throw IoError(path, "header of " + std::to_string(length) + " bytes, expected at most 100000000; is this a safetensors file?");
+  if (length > kMaxSafetensorsHeader)
+    throw IoError(path, "header of " + std::to_string(length) +
+                            " bytes, expected at most 100000000; is this a safetensors file?");
   if (length > file.size() - sizeof length)
-    throw IoError(path, "header of " + std::to_string(length) + " bytes, but the file has " + std::to_string(file.size()) + "; it is truncated");
+    throw IoError(path, "header of " + std::to_string(length) + " bytes, but the file has " +
+                            std::to_string(file.size()) + "; it is truncated");
   std::string text(length, '\0');
   file.read_at(sizeof length, std::as_writable_bytes(std::span(text)));
   // Anything but spaces after the last brace could hide a second file (a pickle, for instance) from scanners.
   const size_t last = text.find_last_not_of(' ');
-  if (text.empty() || text[0] != '{' || text[last] != '}') throw IoError(path, "header does not run from { to } with only spaces after it");
-  if (const size_t bad = invalid_utf8(text); bad != text.npos) throw IoError(path, "byte " + std::to_string(bad + 8) + ": the header is not UTF-8");
+  if (text.empty() || text[0] != '{' || text[last] != '}')
+    throw IoError(path, "header does not run from { to } with only spaces after it");
+  if (const size_t bad = invalid_utf8(text); bad != text.npos)
+    throw IoError(path, "byte " + std::to_string(bad + 8) + ": the header is not UTF-8");
 
   HeaderReader header;
   if (!nlohmann::json::sax_parse(text, &header)) throw IoError(path, header.problem);
@@ -191,10 +217,12 @@ TensorMap read_safetensors(const std::filesystem::path& path, std::map<std::stri
   return tensors;
 }
 
-void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::filesystem::path& path, const TensorMap& tensors,
+                       const std::map<std::string, std::string>& metadata) {
   std::vector<const TensorMap::value_type*> order;
   for (const auto& item : tensors) order.push_back(&item);
-  std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return kRank[size_t(a->second.dtype)] > kRank[size_t(b->second.dtype)]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [](auto* a, auto* b) { return kRank[size_t(a->second.dtype)] > kRank[size_t(b->second.dtype)]; });
 
   uint64_t at = 0;
   std::string text;
@@ -212,7 +240,8 @@ void write_safetensors(const std::filesystem::path& path, const TensorMap& tenso
     if (name == "__metadata__") throw ArgumentError("safetensors: a tensor cannot be called __metadata__");
     const bool negative = std::any_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t s) { return s < 0; });
     if (negative || !byte_count(tensor.dtype, tensor.shape, bytes) || bytes != tensor.data.size())
-      throw ArgumentError("safetensors: tensor \"" + name + "\" " + shape_text(tensor.shape) + " has " + std::to_string(tensor.data.size()) + " bytes, expected " + std::to_string(bytes));
+      throw ArgumentError("safetensors: tensor \"" + name + "\" " + shape_text(tensor.shape) + " has " +
+                          std::to_string(tensor.data.size()) + " bytes, expected " + std::to_string(bytes));
     Json entry = Json::object();
     entry["dtype"] = kNames[size_t(tensor.dtype)];
     entry["shape"] = tensor.shape;
@@ -222,7 +251,9 @@ void write_safetensors(const std::filesystem::path& path, const TensorMap& tenso
   }
   text = "{" + text + "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  if (text.size() > kMaxSafetensorsHeader) throw ArgumentError("safetensors: the names of " + std::to_string(tensors.size()) + " tensors need more than 100 MB");
+  if (text.size() > kMaxSafetensorsHeader)
+    throw ArgumentError("safetensors: the names of " + std::to_string(tensors.size()) +
+                        " tensors need more than 100 MB");
 
   AtomicFile file(path);
   const uint64_t length = text.size();

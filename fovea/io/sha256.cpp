@@ -15,7 +15,8 @@ struct Sha256::State {
 };
 
 Sha256::Sha256() : state_(std::make_unique<State>()) {
-  FOVEA_CHECK(state_->context && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1, "OpenSSL offers no SHA-256");
+  FOVEA_CHECK(state_->context && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1,
+              "OpenSSL offers no SHA-256");
 }
 
 Sha256::~Sha256() = default;

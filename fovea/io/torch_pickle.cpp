@@ -16,7 +16,8 @@ namespace {
 using Kind = PickleValue::Kind;
 
 constexpr uint64_t kMaxPickle = uint64_t{16} << 20;
-constexpr const char* kConvert = "load it with PyTorch where you trust it and write torch.save(model.state_dict(), FILE) with PyTorch 1.6 or later";
+constexpr const char* kConvert =
+    "load it with PyTorch where you trust it and write torch.save(model.state_dict(), FILE) with PyTorch 1.6 or later";
 
 void refuse_other_formats(const InputFile& file) {
   std::vector<std::byte> start(std::min<uint64_t>(file.size(), 262));
@@ -24,7 +25,8 @@ void refuse_other_formats(const InputFile& file) {
   const std::string_view text(reinterpret_cast<const char*>(start.data()), start.size());
   if (text.starts_with("PK\003\004")) return;
   if (text.starts_with("\x80") || (text.size() >= 262 && text.substr(257, 5) == "ustar"))
-    throw IoError(file.path(), std::string("is a PyTorch file of the form used before 1.6, expected a zip archive; ") + kConvert);
+    throw IoError(file.path(),
+                  std::string("is a PyTorch file of the form used before 1.6, expected a zip archive; ") + kConvert);
   throw IoError(file.path(), "is no PyTorch checkpoint, expected a zip archive as torch.save writes it");
 }
 
@@ -38,10 +40,12 @@ std::string archive_root(const InputFile& file, const ZipArchive& zip) {
     root = name.substr(0, name.size() - suffix.size());
   }
   if (root.empty()) throw IoError(file.path(), "is a zip archive without data.pkl, so no PyTorch checkpoint");
-  if (zip.contains(root + "/constants.pkl")) throw IoError(file.path(), std::string("is a TorchScript archive, which is a program; ") + kConvert);
+  if (zip.contains(root + "/constants.pkl"))
+    throw IoError(file.path(), std::string("is a TorchScript archive, which is a program; ") + kConvert);
   if (zip.contains(root + "/byteorder")) {
     std::string order(std::min<uint64_t>(zip.size(root + "/byteorder"), 16), '\0');
-    if (zip.size(root + "/byteorder") == order.size()) zip.read(root + "/byteorder", std::as_writable_bytes(std::span(order)));
+    if (zip.size(root + "/byteorder") == order.size())
+      zip.read(root + "/byteorder", std::as_writable_bytes(std::span(order)));
     if (order != "little") throw IoError(file.path(), "was written on a big-endian machine, expected little-endian");
   }
   return root;
@@ -59,22 +63,30 @@ const PickleValue& find_state_dict(const std::filesystem::path& path, const Pick
   std::string keys;
   for (const char* wanted : {"state_dict", "network_weights", "model", "model_state_dict"})
     for (size_t i = 0; root.kind == Kind::kDict && i < root.items.size(); i += 2)
-      if (root.items[i]->kind == Kind::kString && root.items[i]->text == wanted && holds_tensors(*root.items[i + 1])) return *root.items[i + 1];
+      if (root.items[i]->kind == Kind::kString && root.items[i]->text == wanted && holds_tensors(*root.items[i + 1]))
+        return *root.items[i + 1];
   for (size_t i = 0; root.kind == Kind::kDict && i < root.items.size() && keys.size() < 120; i += 2)
     if (root.items[i]->kind == Kind::kString) keys += (keys.empty() ? "" : ", ") + root.items[i]->text.substr(0, 40);
-  std::replace_if(keys.begin(), keys.end(), [](unsigned char c) { return c < 32; }, '?');
-  throw IoError(path, "holds no dictionary of tensors at the top or under state_dict, network_weights, model, model_state_dict" + (keys.empty() ? "" : "; its keys are " + keys));
+  std::replace_if(
+      keys.begin(), keys.end(), [](unsigned char c) { return c < 32; }, '?');
+  throw IoError(
+      path, "holds no dictionary of tensors at the top or under state_dict, network_weights, model, model_state_dict" +
+                (keys.empty() ? "" : "; its keys are " + keys));
 }
 
 // Bytes of the tensor; throws unless the view lies inside its storage.
 uint64_t check_view(const std::filesystem::path& path, const std::string& name, const StoredTensor& t) {
-  const auto fail = [&](const std::string& problem) { throw IoError(path, "tensor \"" + name.substr(0, 80) + "\" " + problem); };
+  const auto fail = [&](const std::string& problem) {
+    throw IoError(path, "tensor \"" + name.substr(0, 80) + "\" " + problem);
+  };
   int64_t elements = 1, last = t.offset;
   bool empty = false;
   for (const int64_t n : t.shape) {
     if (n < 0) fail("has a negative size");
-    if (n == 0) empty = true;
-    else if (__builtin_mul_overflow(elements, n, &elements)) fail("has a size that overflows");
+    if (n == 0)
+      empty = true;
+    else if (__builtin_mul_overflow(elements, n, &elements))
+      fail("has a size that overflows");
   }
   if (t.offset < 0) fail("has a negative offset");
   for (size_t a = 0; a < t.shape.size() && !empty; ++a) {
@@ -84,7 +96,8 @@ uint64_t check_view(const std::filesystem::path& path, const std::string& name, 
       fail("has a size that overflows");
   }
   if (empty) return 0;
-  if (last >= t.storage_elements) fail("reaches element " + std::to_string(last) + " of a storage of " + std::to_string(t.storage_elements));
+  if (last >= t.storage_elements)
+    fail("reaches element " + std::to_string(last) + " of a storage of " + std::to_string(t.storage_elements));
   if (elements > INT64_MAX / 16) fail("has a size that overflows");
   return uint64_t(elements) * size_of(t.dtype);
 }
@@ -108,7 +121,8 @@ void gather(const StoredTensor& t, std::span<const std::byte> storage, std::vect
   for (size_t to = 0; to < out.size();) {
     int64_t from = t.offset;
     for (size_t a = 0; a + 1 < rank; ++a) from += index[a] * t.stride[a];
-    for (int64_t i = 0; i < inner; ++i, to += width) std::memcpy(&out[to], &storage[size_t(from + i * inner_stride) * width], width);
+    for (int64_t i = 0; i < inner; ++i, to += width)
+      std::memcpy(&out[to], &storage[size_t(from + i * inner_stride) * width], width);
     for (size_t a = rank - 1; a-- > 0;) {
       if (++index[a] < t.shape[a]) break;
       index[a] = 0;
@@ -124,7 +138,9 @@ TensorMap read_torch_state_dict(const std::filesystem::path& path) {
   const ZipArchive zip(file);
   const std::string root = archive_root(file, zip);
   const std::string program_name = root + "/data.pkl";
-  if (zip.size(program_name) > kMaxPickle) throw IoError(path, "data.pkl has " + std::to_string(zip.size(program_name)) + " bytes, expected at most " + std::to_string(kMaxPickle));
+  if (zip.size(program_name) > kMaxPickle)
+    throw IoError(path, "data.pkl has " + std::to_string(zip.size(program_name)) + " bytes, expected at most " +
+                            std::to_string(kMaxPickle));
   std::vector<std::byte> program(zip.size(program_name));
   zip.read(program_name, program);
   PickleMachine machine(path, program);
@@ -143,7 +159,8 @@ TensorMap read_torch_state_dict(const std::filesystem::path& path) {
     const uint64_t bytes = check_view(path, key.text, t);
     // Tied weights share a storage; a small file in which everything shares one must not fill the memory.
     if (__builtin_add_overflow(total, bytes, &total) || total > limit)
-      throw IoError(path, "its tensors would unpack to more than " + std::to_string(limit) + " bytes, four times the file; expanded tensors are refused");
+      throw IoError(path, "its tensors would unpack to more than " + std::to_string(limit) +
+                              " bytes, four times the file; expanded tensors are refused");
     const auto [slot, fresh] = tensors.try_emplace(key.text);
     if (!fresh) throw IoError(path, "tensor \"" + key.text.substr(0, 80) + "\" is there twice");
     slot->second.dtype = t.dtype, slot->second.shape = t.shape;
@@ -157,7 +174,9 @@ TensorMap read_torch_state_dict(const std::filesystem::path& path) {
     for (const auto& [view, tensor] : views) {
       const uint64_t width = size_of(view->dtype);
       if (uint64_t(view->storage_elements) > present / width || uint64_t(view->storage_elements) * width != present)
-        throw IoError(path, "storage \"" + key.substr(0, 40) + "\" has " + std::to_string(present) + " bytes, expected " + std::to_string(view->storage_elements) + " elements of " + std::string(name_of(view->dtype)));
+        throw IoError(path, "storage \"" + key.substr(0, 40) + "\" has " + std::to_string(present) +
+                                " bytes, expected " + std::to_string(view->storage_elements) + " elements of " +
+                                std::string(name_of(view->dtype)));
       tensor->data.resize(uint64_t(tensor->size()) * width);
     }
     const auto& [first, target] = views.front();

@@ -11,7 +11,8 @@ namespace fovea::io {
 
 namespace {
 
-constexpr uint32_t kEndMark = 0x06054b50, kEnd64Mark = 0x06064b50, kLocator64Mark = 0x07064b50, kCentralMark = 0x02014b50, kLocalMark = 0x04034b50;
+constexpr uint32_t kEndMark = 0x06054b50, kEnd64Mark = 0x06064b50, kLocator64Mark = 0x07064b50,
+                   kCentralMark = 0x02014b50, kLocalMark = 0x04034b50;
 constexpr size_t kEndBytes = 22, kEnd64Bytes = 56, kLocator64Bytes = 20, kCentralBytes = 46, kLocalBytes = 30;
 constexpr uint64_t kMaxDirectory = uint64_t{64} << 20;
 
@@ -33,7 +34,9 @@ struct Directory {
 };
 
 Directory find_directory(const InputFile& file) {
-  const auto bad = [&](const std::string& problem) { return IoError(file.path(), problem + "; the zip archive is truncated or damaged"); };
+  const auto bad = [&](const std::string& problem) {
+    return IoError(file.path(), problem + "; the zip archive is truncated or damaged");
+  };
   if (file.size() < kEndBytes) throw bad("has " + std::to_string(file.size()) + " bytes");
   // The end record is last, but for a comment of at most 65535 bytes whose length it states.
   const uint64_t tail_bytes = std::min<uint64_t>(file.size(), kEndBytes + 65535), tail_at = file.size() - tail_bytes;
@@ -48,13 +51,15 @@ Directory find_directory(const InputFile& file) {
 
   if (end >= kLocator64Bytes && at<uint32_t>(tail, end - kLocator64Bytes) == kLocator64Mark) {
     const uint64_t end64 = at<uint64_t>(tail, end - kLocator64Bytes + 8);
-    if (end64 > file.size() - kEnd64Bytes || file.size() < kEnd64Bytes) throw bad("its zip64 end record lies outside the file");
+    if (end64 > file.size() - kEnd64Bytes || file.size() < kEnd64Bytes)
+      throw bad("its zip64 end record lies outside the file");
     const auto record = piece(file, end64, kEnd64Bytes);
     if (at<uint32_t>(record, 0) != kEnd64Mark) throw bad("its zip64 end record is missing");
     d = {at<uint64_t>(record, 48), at<uint64_t>(record, 40), at<uint64_t>(record, 32)};
     directory_end = end64;
   }
-  if (d.offset > directory_end || d.size > directory_end - d.offset || d.size > kMaxDirectory) throw bad("its central directory lies outside the file");
+  if (d.offset > directory_end || d.size > directory_end - d.offset || d.size > kMaxDirectory)
+    throw bad("its central directory lies outside the file");
   return d;
 }
 
@@ -63,15 +68,21 @@ Directory find_directory(const InputFile& file) {
 ZipArchive::ZipArchive(const InputFile& file) : file_(file) {
   const Directory d = find_directory(file);
   const auto bytes = piece(file, d.offset, d.size);
-  const auto bad = [&](const std::string& problem) { return IoError(file.path(), problem + "; the zip archive is damaged"); };
+  const auto bad = [&](const std::string& problem) {
+    return IoError(file.path(), problem + "; the zip archive is damaged");
+  };
   uint64_t total = 0;
   size_t here = 0;
   for (uint64_t n = 0; n < d.entries; ++n) {
-    if (bytes.size() - here < kCentralBytes || at<uint32_t>(bytes, here) != kCentralMark) throw bad("entry " + std::to_string(n) + " of " + std::to_string(d.entries) + " is missing in the central directory");
+    if (bytes.size() - here < kCentralBytes || at<uint32_t>(bytes, here) != kCentralMark)
+      throw bad("entry " + std::to_string(n) + " of " + std::to_string(d.entries) +
+                " is missing in the central directory");
     const auto record = std::span(bytes).subspan(here);
-    const size_t name_bytes = at<uint16_t>(record, 28), extra_bytes = at<uint16_t>(record, 30), comment_bytes = at<uint16_t>(record, 32);
+    const size_t name_bytes = at<uint16_t>(record, 28), extra_bytes = at<uint16_t>(record, 30),
+                 comment_bytes = at<uint16_t>(record, 32);
     const size_t record_bytes = kCentralBytes + name_bytes + extra_bytes + comment_bytes;
-    if (record.size() < record_bytes) throw bad("entry " + std::to_string(n) + " of the central directory is cut short");
+    if (record.size() < record_bytes)
+      throw bad("entry " + std::to_string(n) + " of the central directory is cut short");
     Entry e;
     e.flags = at<uint16_t>(record, 8), e.method = at<uint16_t>(record, 10), e.crc = at<uint32_t>(record, 16);
     e.packed_size = at<uint32_t>(record, 20), e.size = at<uint32_t>(record, 24), e.offset = at<uint32_t>(record, 42);
@@ -90,17 +101,20 @@ ZipArchive::ZipArchive(const InputFile& file) : file_(file) {
       }
       extra = extra.subspan(4 + length);
     }
-    if (e.offset > file.size() || e.packed_size > file.size() - e.offset || __builtin_add_overflow(total, e.packed_size, &total) || total > file.size())
+    if (e.offset > file.size() || e.packed_size > file.size() - e.offset ||
+        __builtin_add_overflow(total, e.packed_size, &total) || total > file.size())
       throw bad("entry " + std::to_string(n) + " claims bytes that the file does not have");
     std::string name(reinterpret_cast<const char*>(record.data()) + kCentralBytes, name_bytes);
-    if (!entries_.emplace(std::move(name), e).second) throw bad("entry " + std::to_string(n) + " has a name that is there twice");
+    if (!entries_.emplace(std::move(name), e).second)
+      throw bad("entry " + std::to_string(n) + " has a name that is there twice");
     here += record_bytes;
   }
 }
 
 const ZipArchive::Entry& ZipArchive::entry(const std::string& name) const {
   const auto found = entries_.find(name);
-  if (found == entries_.end()) throw IoError(file_.path(), "the zip archive has no entry \"" + name.substr(0, 80) + "\"");
+  if (found == entries_.end())
+    throw IoError(file_.path(), "the zip archive has no entry \"" + name.substr(0, 80) + "\"");
   return found->second;
 }
 
@@ -114,14 +128,17 @@ void ZipArchive::read(const std::string& name, std::span<std::byte> to) const {
   const Entry& e = entry(name);
   const std::string what = "entry \"" + name.substr(0, 80) + "\" ";
   if (e.flags & 1) throw IoError(file_.path(), what + "is encrypted");
-  if (e.method != 0 || e.packed_size != e.size) throw IoError(file_.path(), what + "is compressed (method " + std::to_string(e.method) + "), expected stored bytes as torch.save writes them");
+  if (e.method != 0 || e.packed_size != e.size)
+    throw IoError(file_.path(), what + "is compressed (method " + std::to_string(e.method) +
+                                    "), expected stored bytes as torch.save writes them");
   FOVEA_CHECK(to.size() == e.size, "buffer of another size than the zip entry");
   const auto local = piece(file_, e.offset, kLocalBytes);
   const size_t name_bytes = at<uint16_t>(local, 26), extra_bytes = at<uint16_t>(local, 28);
   if (at<uint32_t>(local, 0) != kLocalMark || name_bytes != name.size() || at<uint16_t>(local, 8) != e.method)
     throw IoError(file_.path(), what + "disagrees with its local header; the zip archive is damaged");
   const auto local_name = piece(file_, e.offset + kLocalBytes, name_bytes);
-  if (std::memcmp(local_name.data(), name.data(), name_bytes) != 0) throw IoError(file_.path(), what + "has another name in its local header; the zip archive is damaged");
+  if (std::memcmp(local_name.data(), name.data(), name_bytes) != 0)
+    throw IoError(file_.path(), what + "has another name in its local header; the zip archive is damaged");
   file_.read_at(e.offset + kLocalBytes + name_bytes + extra_bytes, to);
   uLong crc = crc32_z(0, nullptr, 0);
   crc = crc32_z(crc, reinterpret_cast<const Bytef*>(to.data()), to.size());

@@ -12,9 +12,9 @@ namespace fovea::io {
 
 /// Read access to the uncompressed entries of a zip file, zip64 included: what PyTorch writes. Nothing is extracted to
 /// disk and names are only looked up, so a name like ../../x is just a name nobody asks for.
-/// Errors   IoError: no or several central directories worth of nonsense, offsets outside the file, entries that together
-///          claim more bytes than the file has, two entries of one name; on reading: compressed or encrypted entries, a local
-///          header that disagrees, a wrong CRC-32.
+/// Errors   IoError: no or several central directories worth of nonsense, offsets outside the file, entries that
+///          together claim more bytes than the file has, two entries of one name; on reading: compressed or encrypted
+///          entries, a local header that disagrees, a wrong CRC-32.
 /// Source   PKWARE APPNOTE.TXT 6.3.10, sections 4.3 to 4.5
 class ZipArchive {
  public:

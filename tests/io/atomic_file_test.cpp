@@ -12,14 +12,14 @@
 namespace fovea::io {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::slurp;
 using testing::spill;
 using testing::TestFolder;
-using ::testing::HasSubstr;
 
 mode_t mode_of(const std::filesystem::path& path) {
-  struct stat status{};
+  struct stat status {};
   return ::stat(path.c_str(), &status) == 0 ? status.st_mode & 0777 : 0;
 }
 
@@ -75,7 +75,8 @@ TEST(AtomicFile, RefusesFoldersDevicesAndMissingFolders) {
   const TestFolder folder;
   EXPECT_THAT(message_of<IoError>([&] { AtomicFile file(folder.path()); }), HasSubstr("is not a regular file"));
   EXPECT_THAT(message_of<IoError>([&] { AtomicFile file("/dev/null"); }), HasSubstr("is not a regular file"));
-  EXPECT_THAT(message_of<IoError>([&] { AtomicFile file(folder / "no/a"); }), HasSubstr("does not exist; create it first"));
+  EXPECT_THAT(message_of<IoError>([&] { AtomicFile file(folder / "no/a"); }),
+              HasSubstr("does not exist; create it first"));
   EXPECT_THAT(message_of<IoError>([&] { AtomicFile file(folder / ""); }), HasSubstr("is a folder"));
 }
 
@@ -145,8 +146,10 @@ TEST(InputFile, NamesWhatIsWrongWithAPath) {
   EXPECT_THAT(message_of<IoError>([&] { InputFile file(folder / "pipe"); }), HasSubstr("is not a regular file"));
   spill(folder / "ten", "0123456789");
   std::vector<std::byte> five(5);
-  EXPECT_THAT(message_of<IoError>([&] { InputFile(folder / "ten").read_at(7, five); }), HasSubstr("ends at byte 10, expected 5 bytes from byte 7 on"));
-  EXPECT_THAT(message_of<IoError>([&] { read_text(folder / "ten", 9); }), HasSubstr("has 10 bytes, expected at most 9"));
+  EXPECT_THAT(message_of<IoError>([&] { InputFile(folder / "ten").read_at(7, five); }),
+              HasSubstr("ends at byte 10, expected 5 bytes from byte 7 on"));
+  EXPECT_THAT(message_of<IoError>([&] { read_text(folder / "ten", 9); }),
+              HasSubstr("has 10 bytes, expected at most 9"));
 }
 
 }  // namespace

@@ -9,12 +9,14 @@
 namespace fovea::io {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::TestFolder;
-using ::testing::HasSubstr;
 
 enum class Blend { kConstant, kGaussian };
-[[maybe_unused]] auto config_names(Blend) { return std::array{std::pair{Blend::kConstant, "constant"}, std::pair{Blend::kGaussian, "gaussian"}}; }
+[[maybe_unused]] auto config_names(Blend) {
+  return std::array{std::pair{Blend::kConstant, "constant"}, std::pair{Blend::kGaussian, "gaussian"}};
+}
 
 struct Optimizer {
   double learning_rate = 1e-3;
@@ -25,7 +27,8 @@ struct Optimizer {
     v("momentum", momentum, "share of the last step");
   }
   void validate() const {
-    if (learning_rate <= 0) throw ArgumentError("learning_rate is " + std::to_string(learning_rate) + ", expected more than 0");
+    if (learning_rate <= 0)
+      throw ArgumentError("learning_rate is " + std::to_string(learning_rate) + ", expected more than 0");
   }
 };
 
@@ -61,7 +64,8 @@ struct Everything {
 
 Everything changed() {
   Everything c;
-  c.flag = false, c.tiny = 7, c.large = 1, c.name = "a \"b\" \n c", c.folder = "x y", c.roi = {1, 2, 3}, c.weights = {}, c.labels = {};
+  c.flag = false, c.tiny = 7, c.large = 1, c.name = "a \"b\" \n c", c.folder = "x y", c.roi = {1, 2, 3}, c.weights = {},
+  c.labels = {};
   c.mask_value = -100.f, c.blend = Blend::kConstant, c.optimizer.learning_rate = 0.25, c.stages.clear();
   return c;
 }
@@ -89,25 +93,32 @@ TEST(Config, KeepsDefaultsForKeysThatTheFileLeavesOut) {
 }
 
 TEST(Config, NamesTheNearestKnownKeyAndThePlaceOfAnUnknownOne) {
-  EXPECT_EQ(why(R"({"optimizer": {"lerning_rate": 1}})"), "c.json: optimizer.lerning_rate: unknown key; did you mean \"learning_rate\"?");
-  EXPECT_EQ(why(R"({"stages": [{"zzzzzzzzzzz": 1}]})"), "c.json: stages.0.zzzzzzzzzzz: unknown key; known keys: learning_rate momentum");
+  EXPECT_EQ(why(R"({"optimizer": {"lerning_rate": 1}})"),
+            "c.json: optimizer.lerning_rate: unknown key; did you mean \"learning_rate\"?");
+  EXPECT_EQ(why(R"({"stages": [{"zzzzzzzzzzz": 1}]})"),
+            "c.json: stages.0.zzzzzzzzzzz: unknown key; known keys: learning_rate momentum");
 }
 
 TEST(Config, SaysWhatTypeItExpectedAndWhatItFound) {
   EXPECT_EQ(why(R"({"flag": 1})"), "c.json: flag: expected true or false, found the number 1");
   EXPECT_EQ(why(R"({"tiny": 128})"), "c.json: tiny: expected an integer from -128 to 127, found the number 128");
   EXPECT_EQ(why(R"({"tiny": 1.5})"), "c.json: tiny: expected an integer from -128 to 127, found the number 1.5");
-  EXPECT_THAT(why(R"({"large": -1})"), HasSubstr("expected an integer from 0 to 18446744073709551615, found the number -1"));
+  EXPECT_THAT(why(R"({"large": -1})"),
+              HasSubstr("expected an integer from 0 to 18446744073709551615, found the number -1"));
   EXPECT_EQ(why(R"({"name": null})"), "c.json: name: expected a string, found null");
   EXPECT_EQ(why(R"({"roi": [1, 2]})"), "c.json: roi: expected a list of 3, found a list of 2, [1,2]");
   EXPECT_EQ(why(R"({"weights": [1, "a"]})"), "c.json: weights.1: expected a number, found the string \"a\"");
   EXPECT_EQ(why(R"({"labels": [1]})"), "c.json: labels: expected an object {...}, found a list of 1, [1]");
-  EXPECT_EQ(why(R"({"blend": "gauss"})"), "c.json: blend: expected one of \"constant\", \"gaussian\", found the string \"gauss\"");
-  EXPECT_EQ(why(R"({"optimizer": {"momentum": 1e300}})"), "c.json: optimizer.momentum: expected a finite number that fits, found the number 1e+300");
+  EXPECT_EQ(why(R"({"blend": "gauss"})"),
+            "c.json: blend: expected one of \"constant\", \"gaussian\", found the string \"gauss\"");
+  EXPECT_EQ(why(R"({"optimizer": {"momentum": 1e300}})"),
+            "c.json: optimizer.momentum: expected a finite number that fits, found the number 1e+300");
   EXPECT_EQ(why("[]"), "c.json: expected an object {...}, found a list of 0, []");
 }
 
-TEST(Config, AsksTheStructItselfWhetherItsValuesMakeSense) { EXPECT_THAT(why(R"({"optimizer": {"learning_rate": -1}})"), HasSubstr("learning_rate is -1")); }
+TEST(Config, AsksTheStructItselfWhetherItsValuesMakeSense) {
+  EXPECT_THAT(why(R"({"optimizer": {"learning_rate": -1}})"), HasSubstr("learning_rate is -1"));
+}
 
 TEST(Config, PrintsItsCommentsInAFormThatReadsBack) {
   for (const Everything& c : {Everything{}, changed()}) {
@@ -120,8 +131,8 @@ TEST(Config, PrintsItsCommentsInAFormThatReadsBack) {
 
 TEST(Config, OverridesTakeJsonOrABareString) {
   Json json = to_json(Everything{});
-  for (const char* assignment : {"optimizer.learning_rate=1e-2", "name=swin_unetr", "roi=[8,8,16]", "roi.1=4", "flag=false", "mask_value=null", "labels.kidney=3",
-                                 "folder=\"12\"", "blend=constant"})
+  for (const char* assignment : {"optimizer.learning_rate=1e-2", "name=swin_unetr", "roi=[8,8,16]", "roi.1=4",
+                                 "flag=false", "mask_value=null", "labels.kidney=3", "folder=\"12\"", "blend=constant"})
     apply_override(json, assignment);
   const auto c = from_json<Everything>(json, "--set");
   EXPECT_EQ(c.optimizer.learning_rate, 1e-2);
@@ -135,7 +146,9 @@ TEST(Config, OverridesTakeJsonOrABareString) {
 
 TEST(Config, RefusesOverridesThatLeadNowhere) {
   Json json = to_json(Everything{});
-  const auto problem = [&](const char* assignment) { return message_of<ArgumentError>([&] { apply_override(json, assignment); }); };
+  const auto problem = [&](const char* assignment) {
+    return message_of<ArgumentError>([&] { apply_override(json, assignment); });
+  };
   EXPECT_THAT(problem("optimizer"), HasSubstr("expected key=value"));
   EXPECT_THAT(problem("=3"), HasSubstr("expected key=value"));
   EXPECT_THAT(problem("a..b=3"), HasSubstr("expected names between the dots"));
@@ -143,7 +156,8 @@ TEST(Config, RefusesOverridesThatLeadNowhere) {
   EXPECT_THAT(problem("name.x=1"), HasSubstr("\"x\" goes into the string \"swin\", expected an object"));
   EXPECT_THAT(problem("roi=[1,2"), HasSubstr("line 1, column"));
   apply_override(json, "optimzer.momentum=1");
-  EXPECT_THAT(message_of<ArgumentError>([&] { from_json<Everything>(json, "c.json"); }), HasSubstr("did you mean \"optimizer\"?"));
+  EXPECT_THAT(message_of<ArgumentError>([&] { from_json<Everything>(json, "c.json"); }),
+              HasSubstr("did you mean \"optimizer\"?"));
 }
 
 TEST(Config, ReadsAFileWithOverridesOnTop) {

@@ -14,11 +14,11 @@
 namespace fovea::io {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::slurp;
 using testing::spill;
 using testing::TestFolder;
-using ::testing::HasSubstr;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
 
@@ -79,7 +79,8 @@ class ImageTest : public ::testing::Test {
 
 TEST_F(ImageTest, EveryFormatReturnsTheVolumeItWasGivenInEveryType) {
   for (const char* ending : {"nii", "nii.gz", "nrrd"})
-    for (const DType t : {DType::kBool, DType::kU8, DType::kI8, DType::kU16, DType::kI16, DType::kU32, DType::kI32, DType::kU64, DType::kI64, DType::kF32, DType::kF64})
+    for (const DType t : {DType::kBool, DType::kU8, DType::kI8, DType::kU16, DType::kI16, DType::kU32, DType::kI32,
+                          DType::kU64, DType::kI64, DType::kF32, DType::kF64})
       for (const int64_t channels : {1, 3}) {
         const Volume v = example(t, channels);
         const auto path = folder_ / (std::string("a.") + ending);
@@ -99,18 +100,24 @@ TEST_F(ImageTest, RefusesHeaderFieldsThatMakeNoSenseInNifti1) {
   EXPECT_THAT(refusal(patched<int16_t>(ok, 40, 8)), HasSubstr("dim[0] is 8"));
   EXPECT_THAT(refusal(patched<int16_t>(ok, 42, 0)), HasSubstr("dim[1] is 0, expected 1 to 32767"));
   EXPECT_THAT(refusal(patched<int16_t>(ok, 44, -5)), HasSubstr("dim[2] is -5"));
-  EXPECT_THAT(refusal(patched<int16_t>(patched<int16_t>(ok, 40, 6), 52, 2)), HasSubstr("more than four axes longer than 1"));
+  EXPECT_THAT(refusal(patched<int16_t>(patched<int16_t>(ok, 40, 6), 52, 2)),
+              HasSubstr("more than four axes longer than 1"));
   EXPECT_THAT(refusal(patched<int16_t>(ok, 70, 3)), HasSubstr("datatype 3 is no NIfTI type"));
   EXPECT_THAT(refusal(patched<int16_t>(ok, 70, 0)), HasSubstr("datatype 0 is no NIfTI type"));
   EXPECT_THAT(refusal(patched<int16_t>(ok, 72, 8)), HasSubstr("bitpix is 8, expected 16 for datatype 4"));
-  const std::pair<int, const char*> unsupported[] = {{1, "binary (1 bit)"}, {32, "complex64"}, {128, "RGB"}, {1536, "128-bit float"},
-                                                      {1792, "complex128"}, {2048, "complex256"}, {2304, "RGBA"}, {16384, "f16"}};
-  for (const auto& [code, name] : unsupported) EXPECT_THAT(refusal(patched<int16_t>(ok, 70, int16_t(code))), HasSubstr(std::string("voxel type ") + name + " is not supported"));
-  for (const float offset : {kNan, kInf, -352.f, 0.f, 347.f, 352.5f, 1e30f}) EXPECT_THAT(refusal(patched<float>(ok, 108, offset)), HasSubstr("vox_offset is ")) << offset;
+  const std::pair<int, const char*> unsupported[] = {
+      {1, "binary (1 bit)"}, {32, "complex64"},    {128, "RGB"},   {1536, "128-bit float"},
+      {1792, "complex128"},  {2048, "complex256"}, {2304, "RGBA"}, {16384, "f16"}};
+  for (const auto& [code, name] : unsupported)
+    EXPECT_THAT(refusal(patched<int16_t>(ok, 70, int16_t(code))),
+                HasSubstr(std::string("voxel type ") + name + " is not supported"));
+  for (const float offset : {kNan, kInf, -352.f, 0.f, 347.f, 352.5f, 1e30f})
+    EXPECT_THAT(refusal(patched<float>(ok, 108, offset)), HasSubstr("vox_offset is ")) << offset;
   EXPECT_THAT(refusal(patched<float>(ok, 108, 1e6f)), HasSubstr("the file is truncated"));
   EXPECT_THAT(refusal(patched<float>(ok, 112, kNan)), HasSubstr("scl_slope is nan"));
   EXPECT_THAT(refusal(patched<float>(ok, 116, -kInf)), HasSubstr("scl_inter -inf"));
-  for (const float value : {kNan, kInf, -kInf}) EXPECT_THAT(refusal(patched<float>(ok, 288, value)), HasSubstr("the affine (sform) holds"));
+  for (const float value : {kNan, kInf, -kInf})
+    EXPECT_THAT(refusal(patched<float>(ok, 288, value)), HasSubstr("the affine (sform) holds"));
   EXPECT_THAT(refusal(patched<int32_t>(ok, 344, 0)), HasSubstr("not its magic"));
   EXPECT_THAT(refusal(patched<int32_t>(ok, 344, 0x0031696e)), HasSubstr("header of a .hdr/.img pair"));
 }
@@ -159,7 +166,9 @@ TEST_F(ImageTest, RefusesExtensionsOfImpossibleSize) {
   std::string bytes = good("nii");
   bytes.insert(352, 32, '\0');
   bytes = patched<float>(patched<uint8_t>(bytes, 348, 1), 108, 384.f);
-  for (const int32_t size : {1, 15, 17, -16, 48, 1 << 30}) EXPECT_THAT(refusal(patched<int32_t>(bytes, 352, size)), HasSubstr("extension at byte 352 has size " + std::to_string(size)));
+  for (const int32_t size : {1, 15, 17, -16, 48, 1 << 30})
+    EXPECT_THAT(refusal(patched<int32_t>(bytes, 352, size)),
+                HasSubstr("extension at byte 352 has size " + std::to_string(size)));
   EXPECT_EQ(load(patched<int32_t>(bytes, 352, 32)).data, example().data);
   EXPECT_EQ(load(bytes).data, example().data) << "zeros are padding";
   EXPECT_EQ(inspect(folder_ / "ok.nii").extensions.size(), 0u);
@@ -190,7 +199,9 @@ TEST_F(ImageTest, NamesTheSettingWhenAnImageIsLargerThanTheLimit) {
   good("nii");
   ReadOptions options;
   options.max_decoded_bytes = 119;
-  EXPECT_THAT(message_of<IoError>([&] { read_image(folder_ / "good.nii", options); }), HasSubstr("asks for 120 bytes of voxels, more than the limit of 119; if that is right, set the environment variable FOVEA_MAX_DECODED_BYTES"));
+  EXPECT_THAT(message_of<IoError>([&] { read_image(folder_ / "good.nii", options); }),
+              HasSubstr("asks for 120 bytes of voxels, more than the limit of 119; if that is right, set the "
+                        "environment variable FOVEA_MAX_DECODED_BYTES"));
   options.max_decoded_bytes = 120;
   EXPECT_NO_THROW(read_image(folder_ / "good.nii", options));
 }
@@ -217,10 +228,13 @@ TEST_F(ImageTest, MemoryFollowsTheBytesPresentNotThoseDeclared) {
 
   spill("/proc/self/clear_refs", "5");  // restarts the count of peak memory
   const uint64_t before = kilobytes_of("VmHWM");
-  EXPECT_THAT(refusal(bytes), HasSubstr("the voxels need 8192000000 bytes from byte 352 on, found at most 25; the file is truncated"));
-  EXPECT_THAT(message_of<IoError>([&] { read_image(folder_ / "g.nii.gz"); }), HasSubstr("the voxels need 8192000000 bytes"));
+  EXPECT_THAT(refusal(bytes),
+              HasSubstr("the voxels need 8192000000 bytes from byte 352 on, found at most 25; the file is truncated"));
+  EXPECT_THAT(message_of<IoError>([&] { read_image(folder_ / "g.nii.gz"); }),
+              HasSubstr("the voxels need 8192000000 bytes"));
   EXPECT_THAT(refusal(huge), HasSubstr("more than the limit"));
-  EXPECT_THAT(message_of<IoError>([&] { read_image(folder_ / "n.nii.gz"); }), HasSubstr("8388633; the file is truncated"));
+  EXPECT_THAT(message_of<IoError>([&] { read_image(folder_ / "n.nii.gz"); }),
+              HasSubstr("8388633; the file is truncated"));
   EXPECT_LT(kilobytes_of("VmHWM"), before + 5 * 8 * 1024) << "at most five times the file";
 }
 
@@ -232,11 +246,13 @@ TEST_F(ImageTest, RefusesSizesWhoseProductOverflowsInNifti2) {
   EXPECT_EQ(inspect(folder_ / "two.nii").format, "nifti2") << "an axis is too long for NIfTI-1";
   std::string bytes = slurp(folder_ / "two.nii");
   EXPECT_EQ(load(bytes).data, v.data);
-  EXPECT_THAT(refusal(patched<int64_t>(bytes, 24, (int64_t{1} << 31) + 1)), HasSubstr("dim[1] is 2147483649, expected 1 to 2147483648"));
+  EXPECT_THAT(refusal(patched<int64_t>(bytes, 24, (int64_t{1} << 31) + 1)),
+              HasSubstr("dim[1] is 2147483649, expected 1 to 2147483648"));
   for (const size_t axis : {24, 32, 40}) bytes = patched<int64_t>(bytes, axis, int64_t{1} << 31);
   EXPECT_THAT(refusal(bytes), HasSubstr("more than any file holds"));
   EXPECT_THAT(refusal(patched<int64_t>(bytes, 16, 200)), HasSubstr("dim[0] is 200"));
-  EXPECT_THAT(refusal(patched<int64_t>(slurp(folder_ / "two.nii"), 168, std::numeric_limits<int64_t>::max())), HasSubstr("vox_offset"));
+  EXPECT_THAT(refusal(patched<int64_t>(slurp(folder_ / "two.nii"), 168, std::numeric_limits<int64_t>::max())),
+              HasSubstr("vox_offset"));
 }
 
 TEST_F(ImageTest, EveryCutOfAFileIsRefused) {
@@ -296,8 +312,10 @@ TEST_F(ImageTest, ExtremeHeaderValuesGiveAnIoErrorOrAVolumeThatAddsUp) {
     for (uint64_t n = 1 + rng.below(3); n > 0; --n) {
       constexpr int16_t shorts[] = {-1, 0, 1, 9, 255, 32767, -32768};
       const float floats[] = {kNan, kInf, -kInf, 1e30f, -1e30f, 0.f, 1e-40f, -1.f};
-      if (rng.below(2) == 0) bytes = patched(bytes, 40 + 2 * (rng.below(17)), shorts[rng.below(7)]);
-      else bytes = patched(bytes, 76 + 4 * (rng.below(11)), floats[rng.below(8)]);
+      if (rng.below(2) == 0)
+        bytes = patched(bytes, 40 + 2 * (rng.below(17)), shorts[rng.below(7)]);
+      else
+        bytes = patched(bytes, 76 + 4 * (rng.below(11)), floats[rng.below(8)]);
       if (rng.below(3) == 0) bytes = patched(bytes, 252 + 2 * (rng.below(2)), shorts[rng.below(7)]);
       if (rng.below(3) == 0) bytes = patched(bytes, 256 + 4 * (rng.below(18)), floats[rng.below(8)]);
     }
@@ -315,7 +333,7 @@ TEST_F(ImageTest, ExtremeHeaderValuesGiveAnIoErrorOrAVolumeThatAddsUp) {
 
 TEST_F(ImageTest, AResultOnTheSourcesGridKeepsTheGridBytesAndAMovedOneDoesNot) {
   std::string source = good("nii");
-  source = patched<int16_t>(patched<int16_t>(source, 252, 2), 254, 4);  // codes of our choice
+  source = patched<int16_t>(patched<int16_t>(source, 252, 2), 254, 4);   // codes of our choice
   source = patched<float>(patched<float>(source, 268, 99.f), 92, 2.5f);  // a qform that differs from the sform; TR
   const Volume scan = load(source);
   Volume labels = scan;
@@ -338,7 +356,9 @@ TEST_F(ImageTest, ReadsBothByteOrders) {
   std::string bytes = good("nii");
   const std::string little = bytes;
   const auto swap = [&](size_t from, size_t count, size_t width) {
-    for (size_t i = 0; i < count; ++i) std::reverse(bytes.begin() + std::ptrdiff_t(from + i * width), bytes.begin() + std::ptrdiff_t(from + (i + 1) * width));
+    for (size_t i = 0; i < count; ++i)
+      std::reverse(bytes.begin() + std::ptrdiff_t(from + i * width),
+                   bytes.begin() + std::ptrdiff_t(from + (i + 1) * width));
   };
   swap(0, 1, 4), swap(40, 8, 2), swap(68, 4, 2), swap(76, 11, 4), swap(252, 2, 2), swap(256, 18, 4), swap(352, 60, 2);
   const Volume big = load(bytes);
@@ -350,7 +370,9 @@ TEST_F(ImageTest, ReadsBothByteOrders) {
 }
 
 TEST_F(ImageTest, WhatCannotBeWrittenIsAnArgumentErrorAndLeavesNothing) {
-  const auto problem = [&](const std::string& name, const Volume& v, WriteOptions options = {}) { return message_of<ArgumentError>([&] { write_image(folder_ / name, v, options); }); };
+  const auto problem = [&](const std::string& name, const Volume& v, WriteOptions options = {}) {
+    return message_of<ArgumentError>([&] { write_image(folder_ / name, v, options); });
+  };
   EXPECT_THAT(problem("a.mha", example()), HasSubstr("unknown image ending, expected .nii.gz, .nii or .nrrd"));
   EXPECT_THAT(problem("a.nii", example(DType::kF16)), HasSubstr("NIfTI has no voxel type f16"));
   EXPECT_THAT(problem("a.nrrd", example(DType::kBF16)), HasSubstr("NRRD has no voxel type bf16"));
@@ -360,19 +382,25 @@ TEST_F(ImageTest, WhatCannotBeWrittenIsAnArgumentErrorAndLeavesNothing) {
   v = example();
   v.geometry.affine[2] = {0, 0, 0, 0};
   EXPECT_THAT(problem("a.nii.gz", v), HasSubstr("singular"));
-  EXPECT_THAT(problem("a.nii.gz", example(), {.compression_level = 0, .label_names = {}}), HasSubstr("compression level 0, expected 1 to 9"));
+  EXPECT_THAT(problem("a.nii.gz", example(), {.compression_level = 0, .label_names = {}}),
+              HasSubstr("compression level 0, expected 1 to 9"));
   EXPECT_EQ(folder_.entries(), 0u);
 }
 
 class NrrdTest : public ImageTest {
  protected:
   std::string header(const std::string& change_from = "", const std::string& change_to = "") {
-    std::string text = "NRRD0005\n# made by hand\ntype: short\ndimension: 3\nspace: right-anterior-superior\nsizes: 2 3 4\nspace directions: (1.5,0,0) (0,2,0) (0,0,3)\n"
-                       "kinds: domain domain domain\nendian: little\nencoding: raw\nspace origin: (-1,2,3)\nMustermann:=Erika\n";
-    if (const size_t at = text.find(change_from); !change_from.empty() && at != text.npos) text.replace(at, change_from.size(), change_to);
+    std::string text =
+        "NRRD0005\n# made by hand\ntype: short\ndimension: 3\nspace: right-anterior-superior\nsizes: 2 3 4\nspace "
+        "directions: (1.5,0,0) (0,2,0) (0,0,3)\n"
+        "kinds: domain domain domain\nendian: little\nencoding: raw\nspace origin: (-1,2,3)\nMustermann:=Erika\n";
+    if (const size_t at = text.find(change_from); !change_from.empty() && at != text.npos)
+      text.replace(at, change_from.size(), change_to);
     return text;
   }
-  std::string bytes(const std::string& from = "", const std::string& to = "") { return header(from, to) + "\n" + std::string(48, '\x05'); }
+  std::string bytes(const std::string& from = "", const std::string& to = "") {
+    return header(from, to) + "\n" + std::string(48, '\x05');
+  }
   std::string why(const std::string& from, const std::string& to) { return refusal(bytes(from, to), "bad.nrrd"); }
 };
 
@@ -380,8 +408,10 @@ TEST_F(NrrdTest, ReadsAHandMadeFileInEachSpace) {
   const Volume ras = load(bytes(), "a.nrrd");
   EXPECT_EQ(ras.geometry.shape, (std::array<int64_t, 3>{4, 3, 2}));
   EXPECT_EQ(ras.geometry.affine, (Affine{{{1.5, 0, 0, -1}, {0, 2, 0, 2}, {0, 0, 3, 3}}}));
-  EXPECT_EQ(load(bytes("right-anterior-superior", "LPS"), "a.nrrd").geometry.affine, (Affine{{{-1.5, 0, 0, 1}, {0, -2, 0, -2}, {0, 0, 3, 3}}}));
-  EXPECT_EQ(load(bytes("right-anterior-superior", "Left-Anterior-Superior"), "a.nrrd").geometry.affine, (Affine{{{-1.5, 0, 0, 1}, {0, 2, 0, 2}, {0, 0, 3, 3}}}));
+  EXPECT_EQ(load(bytes("right-anterior-superior", "LPS"), "a.nrrd").geometry.affine,
+            (Affine{{{-1.5, 0, 0, 1}, {0, -2, 0, -2}, {0, 0, 3, 3}}}));
+  EXPECT_EQ(load(bytes("right-anterior-superior", "Left-Anterior-Superior"), "a.nrrd").geometry.affine,
+            (Affine{{{-1.5, 0, 0, 1}, {0, 2, 0, 2}, {0, 0, 3, 3}}}));
   EXPECT_TRUE(quiet_.notes.empty());
   load(bytes("right-anterior-superior", "scanner-xyz"), "a.nrrd");
   EXPECT_THAT(quiet_.notes.back(), HasSubstr("names no anatomical directions"));
@@ -389,7 +419,8 @@ TEST_F(NrrdTest, ReadsAHandMadeFileInEachSpace) {
 
 TEST_F(NrrdTest, RefusesHeadersThatDoNotAddUp) {
   EXPECT_THAT(why("NRRD0005", "NRRD0006"), HasSubstr("begins with \"NRRD0006\", expected NRRD0001 to NRRD0005"));
-  EXPECT_THAT(why("type: short", "type: float3"), HasSubstr("field \"type\" is \"float3\", expected an integer type, float or double"));
+  EXPECT_THAT(why("type: short", "type: float3"),
+              HasSubstr("field \"type\" is \"float3\", expected an integer type, float or double"));
   EXPECT_THAT(why("type: short\n", ""), HasSubstr("lacks the field \"type\""));
   EXPECT_THAT(why("type: short", "type: short\ntype: int"), HasSubstr("line 4: field \"type\" is there twice"));
   EXPECT_THAT(why("type: short", "tpye: short"), HasSubstr("\"tpye\" is no NRRD field"));
@@ -400,7 +431,8 @@ TEST_F(NrrdTest, RefusesHeadersThatDoNotAddUp) {
   EXPECT_THAT(why("sizes: 2 3 4", "sizes: 2 -3 4"), HasSubstr("whole numbers"));
   EXPECT_THAT(why("sizes: 2 3 4", "sizes: 2147483648 2147483648 2147483648"), HasSubstr("more than any file holds"));
   EXPECT_THAT(why("sizes: 2 3 4", "sizes: 99999999999999999999 3 4"), HasSubstr("whole numbers"));
-  EXPECT_THAT(why("encoding: raw", "encoding: bzip2"), HasSubstr("field \"encoding\" is \"bzip2\", expected raw or gzip"));
+  EXPECT_THAT(why("encoding: raw", "encoding: bzip2"),
+              HasSubstr("field \"encoding\" is \"bzip2\", expected raw or gzip"));
   EXPECT_THAT(why("endian: little\n", ""), HasSubstr("lacks the field \"endian\""));
   EXPECT_THAT(why("endian: little", "endian: middle"), HasSubstr("expected little or big"));
   EXPECT_THAT(why("(0,2,0)", "(0,nan,0)"), HasSubstr("three finite numbers"));
@@ -413,24 +445,31 @@ TEST_F(NrrdTest, RefusesHeadersThatDoNotAddUp) {
   EXPECT_THAT(why("domain domain domain", "domain domain"), HasSubstr("3 words, one per axis"));
   EXPECT_THAT(why("encoding: raw", "encoding: raw\nline skip: 3"), HasSubstr("\"line skip\""));
   EXPECT_THAT(why("encoding: raw", "encoding: raw\nbyte skip: 3"), HasSubstr("\"byte skip\""));
-  EXPECT_THAT(why("# made by hand", "# " + std::string(70'000, 'x')), HasSubstr("line 2 has 70002 bytes, expected at most 65536"));
+  EXPECT_THAT(why("# made by hand", "# " + std::string(70'000, 'x')),
+              HasSubstr("line 2 has 70002 bytes, expected at most 65536"));
   EXPECT_THAT(why("# made by hand", std::string("a\0b", 3)), HasSubstr("zero byte"));
   EXPECT_THAT(why("sizes: 2 3 4", "sizes: 2 3 5"), HasSubstr("the voxels need 60 bytes"));
 }
 
 TEST_F(NrrdTest, ADetachedFileIsReadFromItsOwnFolderOnly) {
-  const auto attempt = [&](const std::string& name) { return refusal(header("encoding: raw", "encoding: raw\ndata file: " + name), "a.nhdr"); };
+  const auto attempt = [&](const std::string& name) {
+    return refusal(header("encoding: raw", "encoding: raw\ndata file: " + name), "a.nhdr");
+  };
   spill(folder_ / "voxels.raw", std::string(48, '\x05'));
   std::filesystem::create_directory(folder_ / "sub");
   spill(folder_ / "sub/v.raw", "xx" + std::string(48, '\x06'));
-  EXPECT_EQ(load(header("encoding: raw", "encoding: raw\ndata file: voxels.raw"), "a.nhdr").data, std::vector(48, std::byte{5}));
-  EXPECT_EQ(load(header("encoding: raw", "encoding: raw\ndata file: ./sub/v.raw\nbyte skip: -1"), "a.nhdr").data, std::vector(48, std::byte{6}));
-  EXPECT_EQ(load(header("encoding: raw", "encoding: raw\ndata file: sub/v.raw\nbyte skip: 2"), "a.nhdr").data, std::vector(48, std::byte{6}));
+  EXPECT_EQ(load(header("encoding: raw", "encoding: raw\ndata file: voxels.raw"), "a.nhdr").data,
+            std::vector(48, std::byte{5}));
+  EXPECT_EQ(load(header("encoding: raw", "encoding: raw\ndata file: ./sub/v.raw\nbyte skip: -1"), "a.nhdr").data,
+            std::vector(48, std::byte{6}));
+  EXPECT_EQ(load(header("encoding: raw", "encoding: raw\ndata file: sub/v.raw\nbyte skip: 2"), "a.nhdr").data,
+            std::vector(48, std::byte{6}));
   const TestFolder outside;
   spill(outside / "secret.raw", std::string(48, 's'));
   std::filesystem::create_symlink(outside / "secret.raw", folder_ / "link.raw");
   std::filesystem::create_directory_symlink(outside.path(), folder_ / "dir");
-  for (const std::string& name : {std::string("../x"), std::string("sub/../../x"), std::string(".."), (outside / "secret.raw").string(), std::string("/etc/passwd")})
+  for (const std::string& name : {std::string("../x"), std::string("sub/../../x"), std::string(".."),
+                                  (outside / "secret.raw").string(), std::string("/etc/passwd")})
     EXPECT_THAT(attempt(name), HasSubstr("leaves the folder")) << name;
   EXPECT_THAT(attempt("link.raw"), HasSubstr("is a link that leaves the folder"));
   EXPECT_THAT(attempt("dir/secret.raw"), HasSubstr("is a link that leaves the folder"));

@@ -7,17 +7,18 @@
 namespace fovea::io {
 namespace {
 
-using testing::message_of;
-using testing::TestFolder;
 using ::testing::HasSubstr;
+using testing::message_of;
 using ::testing::StartsWith;
+using testing::TestFolder;
 
 std::string why(std::string_view text) {
   return message_of<ArgumentError>([&] { parse_json(text, "c.json"); });
 }
 
 TEST(JsonFile, AllowsCommentsAndKeepsTheOrderOfKeys) {
-  EXPECT_EQ(parse_json("// top\n{\"b\": 1, // one\n \"a\": [true, null, -2, 1.5, \"x\"] /* two */}", "x").dump(), R"({"b":1,"a":[true,null,-2,1.5,"x"]})");
+  EXPECT_EQ(parse_json("// top\n{\"b\": 1, // one\n \"a\": [true, null, -2, 1.5, \"x\"] /* two */}", "x").dump(),
+            R"({"b":1,"a":[true,null,-2,1.5,"x"]})");
 }
 
 TEST(JsonFile, NamesLineAndColumnOfASyntaxError) {
@@ -33,7 +34,8 @@ TEST(JsonFile, RefusesAKeyThatIsThereTwice) {
 
 TEST(JsonFile, RefusesNestingDeeperThan32AndTakes32) {
   EXPECT_NO_THROW(parse_json(std::string(32, '[') + std::string(32, ']'), "x"));
-  EXPECT_EQ(why(std::string(33, '[') + std::string(33, ']')), "c.json: line 1, column 34: nested deeper than 32 levels");
+  EXPECT_EQ(why(std::string(33, '[') + std::string(33, ']')),
+            "c.json: line 1, column 34: nested deeper than 32 levels");
   EXPECT_THAT(why(std::string(1'000'000, '[')), HasSubstr("nested deeper"));
 }
 
@@ -54,7 +56,8 @@ TEST(JsonFile, TakesAnObjectOfManyKeysInTimeLinearInItsSize) {
 
 TEST(JsonFile, WritesWhatItReads) {
   const TestFolder folder;
-  const Json json = parse_json(R"({"z": 0.1, "name": "Größe \"x\"", "n": [1, 18446744073709551615, -9223372036854775808]})", "x");
+  const Json json =
+      parse_json(R"({"z": 0.1, "name": "Größe \"x\"", "n": [1, 18446744073709551615, -9223372036854775808]})", "x");
   write_json(folder / "a.json", json);
   EXPECT_EQ(read_json(folder / "a.json"), json);
   EXPECT_EQ(testing::slurp(folder / "a.json").back(), '\n');

@@ -10,11 +10,11 @@
 namespace fovea::io {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::slurp;
 using testing::spill;
 using testing::TestFolder;
-using ::testing::HasSubstr;
 
 // Random names, types and shapes, empty tensors and scalars among them.
 TensorMap random_tensors(uint32_t index) {
@@ -35,7 +35,8 @@ TensorMap random_tensors(uint32_t index) {
 
 bool equal(const TensorMap& a, const TensorMap& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
-    return x.first == y.first && x.second.dtype == y.second.dtype && x.second.shape == y.second.shape && x.second.data == y.second.data;
+    return x.first == y.first && x.second.dtype == y.second.dtype && x.second.shape == y.second.shape &&
+           x.second.data == y.second.data;
   });
 }
 
@@ -59,7 +60,9 @@ class SafetensorsTest : public ::testing::Test {
 TEST_F(SafetensorsTest, ReadsBackWhatItWroteAndWritesItTheSame) {
   for (uint32_t i = 0; i < 300; ++i) {
     const TensorMap tensors = random_tensors(i);
-    const std::map<std::string, std::string> metadata = i % 2 ? std::map<std::string, std::string>{{"format", "pt"}, {"note", "a \"b\"\n"}} : std::map<std::string, std::string>{};
+    const std::map<std::string, std::string> metadata =
+        i % 2 ? std::map<std::string, std::string>{{"format", "pt"}, {"note", "a \"b\"\n"}}
+              : std::map<std::string, std::string>{};
     write_safetensors(folder_ / "a", tensors, metadata);
     std::map<std::string, std::string> got;
     EXPECT_TRUE(equal(read_safetensors(folder_ / "a", &got), tensors)) << i;
@@ -82,9 +85,11 @@ TEST_F(SafetensorsTest, TakesTheSmallestFileAndSpacesAfterTheHeader) {
 
 TEST_F(SafetensorsTest, RefusesHeadersOfTheWrongLength) {
   EXPECT_THAT(refusal("1234567"), HasSubstr("has 7 bytes, expected a safetensors file"));
-  EXPECT_THAT(refusal(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10)), HasSubstr("header of 100000001 bytes, expected at most 100000000"));
+  EXPECT_THAT(refusal(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10)),
+              HasSubstr("header of 100000001 bytes, expected at most 100000000"));
   EXPECT_THAT(refusal(std::string(8, '\xff') + "{}"), HasSubstr("header of 18446744073709551615 bytes"));
-  EXPECT_THAT(refusal(std::string("\x03\0\0\0\0\0\0\0{}", 10)), HasSubstr("header of 3 bytes, but the file has 10; it is truncated"));
+  EXPECT_THAT(refusal(std::string("\x03\0\0\0\0\0\0\0{}", 10)),
+              HasSubstr("header of 3 bytes, but the file has 10; it is truncated"));
 }
 
 TEST_F(SafetensorsTest, RefusesHeadersThatAreNotTheDocumentedJson) {
@@ -100,9 +105,11 @@ TEST_F(SafetensorsTest, RefusesHeadersThatAreNotTheDocumentedJson) {
   EXPECT_THAT(why(R"({"a":3})", 0), HasSubstr("has the number 3 where the format allows none"));
   EXPECT_THAT(why(R"({"a":[]})", 0), HasSubstr("a list"));
   EXPECT_THAT(why(R"({"a":null})", 0), HasSubstr("null"));
-  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4), HasSubstr("unknown field \"x\""));
+  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4),
+              HasSubstr("unknown field \"x\""));
   EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[1]}})", 4), HasSubstr("lacks dtype, shape or data_offsets"));
-  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]}})", 4), HasSubstr("has shape twice"));
+  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]}})", 4),
+              HasSubstr("has shape twice"));
   EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4), HasSubstr("needs two data_offsets"));
   EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,2,4]}})", 4), HasSubstr("the number 4"));
   EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4), HasSubstr("a negative number"));
@@ -117,13 +124,17 @@ TEST_F(SafetensorsTest, RefusesHeadersThatAreNotTheDocumentedJson) {
 }
 
 TEST_F(SafetensorsTest, RefusesATensorThatIsThereTwice) {
-  EXPECT_THAT(why(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2), HasSubstr("\"a\" is there twice"));
+  EXPECT_THAT(
+      why(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+          2),
+      HasSubstr("\"a\" is there twice"));
 }
 
 TEST_F(SafetensorsTest, RefusesRangesThatOverlapLeaveAHoleOrDoNotEndWithTheFile) {
   const auto two = [](int a0, int a1, int b0, int b1) {
-    return R"({"a":{"dtype":"U8","shape":[)" + std::to_string(a1 - a0) + R"(],"data_offsets":[)" + std::to_string(a0) + "," + std::to_string(a1) + R"(]},"b":{"dtype":"U8","shape":[)" +
-           std::to_string(b1 - b0) + R"(],"data_offsets":[)" + std::to_string(b0) + "," + std::to_string(b1) + "]}}";
+    return R"({"a":{"dtype":"U8","shape":[)" + std::to_string(a1 - a0) + R"(],"data_offsets":[)" + std::to_string(a0) +
+           "," + std::to_string(a1) + R"(]},"b":{"dtype":"U8","shape":[)" + std::to_string(b1 - b0) +
+           R"(],"data_offsets":[)" + std::to_string(b0) + "," + std::to_string(b1) + "]}}";
   };
   spill(folder_ / "ok", file_of(two(2, 4, 0, 2), 4));
   EXPECT_EQ(read_safetensors(folder_ / "ok").size(), 2u);
@@ -139,11 +150,16 @@ TEST_F(SafetensorsTest, RefusesRangesThatOverlapLeaveAHoleOrDoNotEndWithTheFile)
 }
 
 TEST_F(SafetensorsTest, RefusesShapesThatDoNotMatchTheirRangeOrOverflow) {
-  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4), HasSubstr("needs 8 bytes, but its range is 0 to 4"));
-  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0), HasSubstr("overflows"));
-  EXPECT_THAT(why(R"({"a":{"dtype":"F64","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}})", 0), HasSubstr("overflows"));
-  EXPECT_THAT(why(R"({"a":{"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,18446744073709551615]}})", 1), HasSubstr("the number 18446744073709551615"));
-  EXPECT_THAT(why(R"({"a":{"dtype":"U8","shape":[99999999999999999999],"data_offsets":[0,1]}})", 1), HasSubstr("no integer"));
+  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4),
+              HasSubstr("needs 8 bytes, but its range is 0 to 4"));
+  EXPECT_THAT(why(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0),
+              HasSubstr("overflows"));
+  EXPECT_THAT(why(R"({"a":{"dtype":"F64","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}})", 0),
+              HasSubstr("overflows"));
+  EXPECT_THAT(why(R"({"a":{"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,18446744073709551615]}})", 1),
+              HasSubstr("the number 18446744073709551615"));
+  EXPECT_THAT(why(R"({"a":{"dtype":"U8","shape":[99999999999999999999],"data_offsets":[0,1]}})", 1),
+              HasSubstr("no integer"));
 }
 
 TEST_F(SafetensorsTest, EveryCutIsRefusedAndFlippedHeaderBitsNeverLoadAnotherFile) {
@@ -169,8 +185,11 @@ TEST_F(SafetensorsTest, EveryCutIsRefusedAndFlippedHeaderBitsNeverLoadAnotherFil
 }
 
 TEST_F(SafetensorsTest, RefusesToWriteTensorsWhoseBytesDoNotFitTheirShape) {
-  const auto problem = [&](const TensorMap& t) { return message_of<ArgumentError>([&] { write_safetensors(folder_ / "a", t); }); };
-  EXPECT_THAT(problem({{"a", {DType::kF32, {2}, std::vector<std::byte>(4)}}}), HasSubstr("tensor \"a\" [2] has 4 bytes, expected 8"));
+  const auto problem = [&](const TensorMap& t) {
+    return message_of<ArgumentError>([&] { write_safetensors(folder_ / "a", t); });
+  };
+  EXPECT_THAT(problem({{"a", {DType::kF32, {2}, std::vector<std::byte>(4)}}}),
+              HasSubstr("tensor \"a\" [2] has 4 bytes, expected 8"));
   EXPECT_THAT(problem({{"a", {DType::kF32, {-1}, {}}}}), HasSubstr("tensor \"a\" [-1]"));
   EXPECT_THAT(problem({{"__metadata__", {DType::kU8, {0}, {}}}}), HasSubstr("cannot be called __metadata__"));
   EXPECT_THAT(problem({{"\xff", {DType::kU8, {0}, {}}}}), HasSubstr("not UTF-8"));

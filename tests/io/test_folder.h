@@ -15,10 +15,14 @@
 
 namespace fovea::io::testing {
 
-/// A folder of its own for each test, removed with it; in memory where there is such a place, since every write is flushed.
+/// A folder of its own for each test, removed with it; in memory where there is such a place, since every write is
+/// flushed.
 class TestFolder {
  public:
-  TestFolder() : path_((std::filesystem::exists("/dev/shm") ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path()) / ("fovea-io-test-" + std::to_string(::getpid()) + "-" + std::to_string(counter()++))) {
+  TestFolder()
+      : path_((std::filesystem::exists("/dev/shm") ? std::filesystem::path("/dev/shm")
+                                                   : std::filesystem::temp_directory_path()) /
+              ("fovea-io-test-" + std::to_string(::getpid()) + "-" + std::to_string(counter()++))) {
     std::filesystem::create_directories(path_);
   }
   ~TestFolder() {
@@ -27,7 +31,9 @@ class TestFolder {
   }
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
   const std::filesystem::path& path() const { return path_; }
-  size_t entries() const { return size_t(std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator())); }
+  size_t entries() const {
+    return size_t(std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator()));
+  }
 
  private:
   static int& counter() {
@@ -47,7 +53,9 @@ inline std::string slurp(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-inline std::string_view view(const std::vector<std::byte>& bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+inline std::string_view view(const std::vector<std::byte>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 /// The one-line message of what `f` throws, which must be an E; "" when it throws nothing.
 template <class E, class F>

@@ -1,8 +1,8 @@
 // What the Python tests ask of fovea/io:
 //   fovea_io_probe info IMAGE                        header facts, as JSON
 //   fovea_io_probe read IMAGE                        the same and the SHA-256 of the voxels [channels, z, y, x]
-//   fovea_io_probe copy IMAGE OUT [LABEL=NAME ...]   read and write; OUT with ":made" in front forgets the source header
-//   fovea_io_probe tensors WEIGHTS                   name -> dtype, shape, SHA-256, of .safetensors or .pt
+//   fovea_io_probe copy IMAGE OUT [LABEL=NAME ...]   read and write; OUT with ":made" in front forgets the source
+//   header fovea_io_probe tensors WEIGHTS                   name -> dtype, shape, SHA-256, of .safetensors or .pt
 //   fovea_io_probe convert WEIGHTS OUT.safetensors
 // Errors are one line on stderr and Fovea's exit code.
 #include <cstdio>
@@ -58,11 +58,13 @@ int run(const std::vector<std::string>& words) {
     std::string out = words[2];
     if (out.starts_with(":made")) out = out.substr(5), v.header = nullptr;
     io::WriteOptions options;
-    for (size_t i = 3; i < words.size(); ++i) options.label_names[std::stoi(words[i])] = words[i].substr(words[i].find('=') + 1);
+    for (size_t i = 3; i < words.size(); ++i)
+      options.label_names[std::stoi(words[i])] = words[i].substr(words[i].find('=') + 1);
     io::write_image(out, v, options);
   } else if (verb == "tensors") {
     Json json = Json::object();
-    for (const auto& [name, t] : read_weights(words[1])) json[name] = {{"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"sha256", io::sha256_hex(t.data)}};
+    for (const auto& [name, t] : read_weights(words[1]))
+      json[name] = {{"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"sha256", io::sha256_hex(t.data)}};
     std::cout << json.dump() << "\n";
   } else if (verb == "convert" && words.size() > 2) {
     io::write_safetensors(words[2], read_weights(words[1]));
