@@ -5,6 +5,7 @@
 #include "fovea/core/error.h"
 #include "fovea/core/version.h"
 #include "fovea/data/label_values.h"
+#include "fovea/data/torch_tensor.h"
 #include "fovea/io/config.h"
 #include "fovea/io/safetensors.h"
 #include "fovea/io/sha256.h"
@@ -17,23 +18,6 @@ namespace fs = std::filesystem;
 
 std::string digest(const std::string& text) {
   return io::sha256_hex(std::as_bytes(std::span(text.data(), text.size())));
-}
-
-io::TensorData to_data(const torch::Tensor& tensor, DType dtype) {
-  io::TensorData data{dtype, tensor.sizes().vec(), std::vector<std::byte>(tensor.nbytes())};
-  std::memcpy(data.data.data(), tensor.data_ptr(), tensor.nbytes());
-  return data;
-}
-
-torch::Tensor to_tensor(const io::TensorData& data) {
-  const auto type = data.dtype == DType::kF32   ? torch::kFloat
-                    : data.dtype == DType::kU8  ? torch::kByte
-                    : data.dtype == DType::kF64 ? torch::kDouble
-                                                : torch::kShort;
-  torch::Tensor tensor = torch::empty(data.shape, type);
-  FOVEA_CHECK(tensor.nbytes() == data.data.size(), "case cache: tensor bytes");
-  std::memcpy(tensor.data_ptr(), data.data.data(), data.data.size());
-  return tensor;
 }
 
 void index_foreground(TrainingCase& one, int64_t classes) {
@@ -96,15 +80,26 @@ std::shared_ptr<const TrainingCase> CaseCache::load(int64_t i) {
     file = folder_ / (one.id + "-" + key(one) + ".safetensors");
     if (fs::exists(file)) {
       const auto tensors = io::read_safetensors(file);
-      const bool whole = tensors.contains("image") && tensors.contains("spacing_mm") &&
-                         tensors.at("image").shape.size() == 4 && tensors.at("spacing_mm").size() == 3 &&
-                         tensors.at("spacing_mm").dtype == DType::kF64 &&
-                         tensors.contains("label") == !one.label.empty();
-      if (!whole) throw IoError(file, "is no preprocessed case; delete the cache folder");
-      made->image = to_tensor(tensors.at("image"));
-      if (tensors.contains("label")) made->label = to_tensor(tensors.at("label"));
-      std::memcpy(made->spacing_mm.data(), tensors.at("spacing_mm").data.data(), sizeof made->spacing_mm);
-      index_foreground(*made, plan_.classes());
+      const auto find = [&](const char* name, DType dtype, size_t rank) {
+        const auto found = tensors.find(name);
+        if (found == tensors.end() || found->second.dtype != dtype || found->second.shape.size() != rank)
+          throw IoError(file, std::string("holds no ") + name + " as expected of a preprocessed case; delete it");
+        return found->second;
+      };
+      made->image = to_torch(find("image", DType::kF32, 4));
+      if (!one.label.empty()) {
+        made->label = to_torch(find("label", class_dtype(plan_.classes()), 3));
+        if (made->label.sizes() != made->image[0].sizes())
+          throw IoError(file, "label and image differ in shape; delete it");
+      }
+      const auto spacing = find("spacing_mm", DType::kF64, 1);
+      if (spacing.size() != 3) throw IoError(file, "spacing_mm is not three numbers; delete it");
+      std::memcpy(made->spacing_mm.data(), spacing.data.data(), sizeof made->spacing_mm);
+      try {
+        index_foreground(*made, plan_.classes());
+      } catch (const ArgumentError& error) {
+        throw IoError(file, std::string(error.what()) + "; delete it");
+      }
       return made;
     }
   }
@@ -113,8 +108,8 @@ std::shared_ptr<const TrainingCase> CaseCache::load(int64_t i) {
   made->image = p.image, made->label = p.label, made->spacing_mm = p.grid.spacing_mm();
   index_foreground(*made, plan_.classes());
   if (!file.empty()) {
-    io::TensorMap tensors{{"image", to_data(made->image, DType::kF32)}};
-    if (made->label.defined()) tensors["label"] = to_data(made->label, class_dtype(plan_.classes()));
+    io::TensorMap tensors{{"image", from_torch(made->image)}};
+    if (made->label.defined()) tensors["label"] = from_torch(made->label);
     tensors["spacing_mm"] = {DType::kF64, {3}, std::vector<std::byte>(sizeof made->spacing_mm)};
     std::memcpy(tensors["spacing_mm"].data.data(), made->spacing_mm.data(), sizeof made->spacing_mm);
     io::write_safetensors(file, tensors);

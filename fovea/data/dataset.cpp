@@ -20,6 +20,12 @@ namespace {
 
 constexpr const char* kEndings[] = {".nii.gz", ".nii", ".nrrd", ".nhdr"};
 
+// A value from a file as it is put into a message: one line, short, control characters escaped.
+std::string shown(const json& value) {
+  const std::string text = value.dump();
+  return text.size() > 120 ? text.substr(0, 117) + "..." : text;
+}
+
 // ROOT/relative as a path that stays inside ROOT, or an IoError that blames `said_by`.
 class Folder {
  public:
@@ -37,13 +43,15 @@ class Folder {
     if (relative.empty() || relative.find('\0') != std::string::npos)
       throw IoError(said_by, "an empty path or one with a NUL byte, expected a file inside the dataset folder");
     if (path.is_absolute() || *normal.begin() == "..")
-      throw IoError(said_by,
-                    "path '" + relative + "' leaves the dataset folder; expected a path relative to it, without ..");
+      throw IoError(said_by, "path " + shown(relative) +
+                                 " leaves the dataset folder; expected a path relative to it, without ..");
     if (!follow_links_) {
-      const fs::path real = fs::weakly_canonical(canonical_ / normal);
+      std::error_code failed;
+      const fs::path real = fs::weakly_canonical(canonical_ / normal, failed);
+      if (failed) throw IoError(said_by, "path " + shown(relative) + " cannot be followed: " + failed.message());
       if (std::mismatch(canonical_.begin(), canonical_.end(), real.begin(), real.end()).first != canonical_.end())
         throw IoError(said_by,
-                      "'" + relative + "' is a symbolic link out of the dataset folder; copy the file or allow links");
+                      shown(relative) + " is a symbolic link out of the dataset folder; copy the file or allow links");
     }
     return root_ / normal;
   }
@@ -101,11 +109,11 @@ int integer(const json& value, const fs::path& file, const std::string& where) {
     const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error == std::errc() && stop == text.data() + text.size() && number >= 0 && number <= 65535) return number;
   }
-  throw IoError(file, where + " is " + value.dump() + ", expected an integer from 0 to 65535");
+  throw IoError(file, where + " is " + shown(value) + ", expected an integer from 0 to 65535");
 }
 
 std::string text(const json& value, const fs::path& file, const std::string& where) {
-  if (!value.is_string()) throw IoError(file, where + " is " + value.dump() + ", expected a text");
+  if (!value.is_string()) throw IoError(file, where + " is " + shown(value) + ", expected a text");
   return value.get<std::string>();
 }
 
@@ -119,7 +127,7 @@ std::vector<std::string> read_channels(const json& value, const fs::path& file, 
     for (const auto& [number, name] : value.items())
       by_number[integer(number, file, key + " number")] = text(name, file, key + "." + number);
   if (by_number.empty())
-    throw IoError(file, key + " is " + value.dump() + ", expected {\"0\": \"name of the channel\", ...}");
+    throw IoError(file, key + " is " + shown(value) + ", expected {\"0\": \"name of the channel\", ...}");
   std::vector<std::string> names;
   for (const auto& [number, name] : by_number) {
     if (number != int(names.size())) throw IoError(file, key + " lacks channel " + std::to_string(names.size()));
@@ -131,7 +139,7 @@ std::vector<std::string> read_channels(const json& value, const fs::path& file, 
 // nnU-Net {"name": 1} or {"name": [1, 2]}; Decathlon {"1": "name"}.
 void read_labels(const json& value, const fs::path& file, Dataset& dataset) {
   if (!value.is_object() || value.empty())
-    throw IoError(file, "labels is " + value.dump() + ", expected {\"background\": 0, ...}");
+    throw IoError(file, "labels is " + shown(value) + ", expected {\"background\": 0, ...}");
   for (const auto& [key, entry] : value.items()) {
     if (entry.is_string()) {
       dataset.labels.push_back({entry.get<std::string>(), {integer(key, file, "labels key")}});
@@ -206,8 +214,7 @@ Case listed_case(const json& entry, const Folder& folder, const fs::path& file, 
   if (entry.is_object() && entry.contains("image")) images = &entry["image"];
   if (entry.is_object() && entry.contains("images")) images = &entry["images"];
   if (!images)
-    throw IoError(
-        file, where + " is " + entry.dump().substr(0, 200) + ", expected {\"image\": \"path\", \"label\": \"path\"}");
+    throw IoError(file, where + " is " + shown(entry) + ", expected {\"image\": \"path\", \"label\": \"path\"}");
   if (images->is_array())
     for (const auto& image : *images) one.images.push_back(folder.inside(text(image, file, where + ".image"), file));
   else
@@ -296,7 +303,8 @@ bool Dataset::has_regions() const {
   return false;
 }
 
-Dataset open_dataset(const fs::path& where, const OpenOptions& options) {
+namespace {
+Dataset open(const fs::path& where, const OpenOptions& options) {
   if (!fs::exists(where)) throw IoError(where, "no such file or folder, expected a dataset");
   Dataset dataset;
   const bool is_folder = fs::is_directory(where);
@@ -374,6 +382,10 @@ Dataset open_dataset(const fs::path& where, const OpenOptions& options) {
   if (description.contains("dataset")) {
     if (!description["dataset"].is_object()) throw IoError(file, "dataset is not an object of cases");
     for (const auto& [id, entry] : description["dataset"].items()) {
+      // The id becomes part of file names: of cached cases, of predictions.
+      if (id.empty() || id.front() == '.' ||
+          std::any_of(id.begin(), id.end(), [](unsigned char c) { return c < 32 || c == '/' || c == '\\'; }))
+        throw IoError(file, "case id " + shown(id) + " cannot be part of a file name");
       dataset.training.push_back(listed_case(entry, folder, file, "dataset." + id));
       dataset.training.back().id = id;
     }
@@ -387,7 +399,6 @@ Dataset open_dataset(const fs::path& where, const OpenOptions& options) {
   return dataset;
 }
 
-namespace {
 std::vector<Split> read_splits(const fs::path& file, const std::set<std::string>& ids) {
   const json list = io::read_json(file);
   if (!list.is_array() || list.empty()) throw IoError(file, "expected a list of {\"train\": [ids], \"val\": [ids]}");
@@ -412,6 +423,14 @@ std::vector<Split> read_splits(const fs::path& file, const std::set<std::string>
   return splits;
 }
 }  // namespace
+
+Dataset open_dataset(const fs::path& where, const OpenOptions& options) {
+  try {
+    return open(where, options);
+  } catch (const fs::filesystem_error& error) {  // no permission, a loop of links, a name too long
+    throw IoError(where, "cannot be opened as a dataset: " + error.code().message());
+  }
+}
 
 std::vector<Split> splits(const Dataset& dataset, int folds, uint64_t seed) {
   std::set<std::string> all;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string>
+
+#include "fovea/core/error.h"
 
 namespace fovea::data {
 
@@ -11,7 +14,12 @@ ForegroundIndex ForegroundIndex::of(const View<const T, 3>& label, int64_t class
   ForegroundIndex index;
   index.counts.assign(classes, 0), index.voxels.resize(classes);
   const int64_t n = label.size();
-  for (int64_t i = 0; i < n; ++i) ++index.counts[label.data[i]];
+  for (int64_t i = 0; i < n; ++i) {
+    if (label.data[i] < 0 || label.data[i] >= classes)
+      throw ArgumentError("foreground index: class " + std::to_string(label.data[i]) + ", expected 0 to " +
+                          std::to_string(classes - 1));
+    ++index.counts[label.data[i]];
+  }
   for (int64_t k = 1; k < classes; ++k)
     if (index.counts[k] > 0)
       index.present.push_back(static_cast<int>(k)), index.voxels[k].reserve(std::min(index.counts[k], kept));

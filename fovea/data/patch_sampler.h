@@ -46,7 +46,8 @@ struct ForegroundIndex {
   std::vector<int> present;                  // classes above 0 that occur, ascending
 
   static constexpr int64_t kept = 10000;
-  /// label: contiguous class indices. Cost: two passes. T: uint8_t or int16_t.
+  /// label: contiguous class indices. Errors: ArgumentError for one out of range. Cost: two passes. T: uint8_t or
+  /// int16_t.
   template <class T>
   static ForegroundIndex of(const View<const T, 3>& label, int64_t classes);
 };

@@ -99,7 +99,8 @@ bool same_place(const Geometry& a, const Geometry& b) {
 }
 
 Volume read_volume(const std::filesystem::path& path, const char* what) {
-  if (!std::filesystem::exists(path)) throw IoError(path, std::string("missing ") + what + " file");
+  std::error_code failed;
+  if (!std::filesystem::exists(path, failed)) throw IoError(path, std::string("missing ") + what + " file");
   std::vector<std::string> remarks;
   io::ReadOptions options;
   options.notes = &remarks;

@@ -112,6 +112,21 @@ TEST(OpenDataset, RefusesPathsThatLeaveTheFolder) {
   }
 }
 
+TEST(OpenDataset, HostileNamesGiveOneShortLine) {
+  const ScratchFolder folder;
+  const auto complaint = [&](const std::string& path) {
+    folder.write_text("dataset.json", R"({"labels": {"0": "background"}, "training": [{"image": ")" + path + R"("}]})");
+    return message_of([&] { open_dataset(folder.path); });
+  };
+  EXPECT_THAT(complaint(std::string(5000, 'x')), HasSubstr("cannot be followed"));
+  EXPECT_LT(complaint(std::string(5000, 'x')).size(), 500u);
+  EXPECT_THAT(complaint(R"(/a\nb)"), testing::Not(HasSubstr("\n")));
+  folder.write_text("dataset.json",
+                    R"({"channel_names": {"0": "T1"}, "labels": {"background": 0}, "file_ending": ".nii",
+                                        "dataset": {"../../up": {"images": ["a.nii"], "label": "b.nii"}}})");
+  EXPECT_THAT(message_of([&] { open_dataset(folder.path); }), HasSubstr("cannot be part of a file name"));
+}
+
 TEST(OpenDataset, FollowsLinksOnlyWhenAsked) {
   const ScratchFolder folder;
   folder.write_text("outside.nii.gz", "");

@@ -11,6 +11,7 @@
 
 #include "fovea/core/error.h"
 #include "fovea/data/phantom.h"
+#include "fovea/io/safetensors.h"
 #include "tests/data/scratch_folder.h"
 
 namespace fovea::data {
@@ -201,6 +202,28 @@ TEST_F(PatchLoaderTest, ReadsTheDiskCacheAgainAndMakesItAnewWhenThePlanChanges) 
   PatchLoader anew(dataset().training, other, augment_preset("none"), o);
   anew.get(0, 0);
   EXPECT_GT(anew.cache().preprocessed(), 0);
+}
+
+TEST_F(PatchLoaderTest, ADamagedDiskCacheIsNamedAndNotUsed) {
+  const ScratchFolder cache;
+  LoaderOptions o = options();
+  o.cache_folder = cache / "cases";
+  { PatchLoader(dataset().training, plan(), augment_preset("none"), o).get(0, 0); }
+  for (const auto& file : std::filesystem::directory_iterator(o.cache_folder)) {
+    auto tensors = io::read_safetensors(file.path());
+    tensors["label"].data[5] = std::byte{200};  // a class that the plan does not have
+    io::write_safetensors(file.path(), tensors);
+  }
+  PatchLoader wrong_class(dataset().training, plan(), augment_preset("none"), o);
+  EXPECT_THAT(message_of([&] { wrong_class.get(0, 0); }),
+              testing::AllOf(HasSubstr(".safetensors: "), HasSubstr("class 200, expected 0 to 2")));
+  for (const auto& file : std::filesystem::directory_iterator(o.cache_folder)) {
+    auto tensors = io::read_safetensors(file.path());
+    tensors.erase("label");
+    io::write_safetensors(file.path(), tensors);
+  }
+  PatchLoader no_label(dataset().training, plan(), augment_preset("none"), o);
+  EXPECT_THAT(message_of([&] { no_label.get(0, 0); }), HasSubstr("holds no label as expected"));
 }
 
 struct BrokenCases : PatchLoaderTest {
