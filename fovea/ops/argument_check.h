@@ -34,7 +34,8 @@ class ArgumentCheck {
   /// `axes` as in "[B,H,N,C]": as many axes as it has letters or products between commas.
   void rank(const Argument& a, int64_t rank, std::string_view axes) const;
   /// a's size along `axis`, called `what` ("heads"), is `expected`, because of `why` ("the heads of q").
-  void size(const Argument& a, int64_t axis, std::string_view what, const c10::SymInt& expected, std::string_view why) const;
+  void size(const Argument& a, int64_t axis, std::string_view what, const c10::SymInt& expected,
+            std::string_view why) const;
   void at_least_one(const Argument& a, int64_t axis, std::string_view what) const;
   /// a's dtype is one of `allowed`, because of `why` ("" or "the dtype of q").
   void dtype(const Argument& a, std::initializer_list<at::ScalarType> allowed, std::string_view why) const;
@@ -53,7 +54,8 @@ class ArgumentCheck {
 /// "[2,3,8,32]".
 std::string shape_text(c10::SymIntArrayRef sizes);
 
-/// The values of `queries` (int64 [R], on the CPU) are in [0, count); `of` says what is counted. An index error names the first that is not.
+/// The values of `queries` (int64 [R], on the CPU) are in [0, count); `of` says what is counted. An index error names
+/// the first that is not.
 void check_query_indices(const char* op, const at::Tensor& queries, int64_t count, std::string_view of);
 
 }  // namespace fovea::ops

@@ -24,14 +24,20 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 // ---- schema ---------------------------------------------------------------------------------------------------------
 
 TORCH_LIBRARY_FRAGMENT(fovea, m) {
-  m.def("attention(Tensor q, Tensor k, Tensor v, Tensor? bias=None, Tensor? key_mask=None, bool causal=False, "
-        "float? scale=None) -> (Tensor out, Tensor lse)", {at::Tag::pt2_compliant_tag});
+  m.def(
+      "attention(Tensor q, Tensor k, Tensor v, Tensor? bias=None, Tensor? key_mask=None, bool causal=False, "
+      "float? scale=None) -> (Tensor out, Tensor lse)",
+      {at::Tag::pt2_compliant_tag});
   // grad_bias has the shape of bias, or is empty unless bias_wanted.
-  m.def("attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? bias=None, "
-        "Tensor? key_mask=None, bool causal=False, float? scale=None, bool bias_wanted=False) "
-        "-> (Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor grad_bias)", {at::Tag::pt2_compliant_tag});
-  m.def("attention_rows(Tensor q, Tensor k, Tensor queries, Tensor? bias=None, Tensor? key_mask=None, "
-        "float? scale=None, bool causal=False) -> Tensor", {at::Tag::pt2_compliant_tag});
+  m.def(
+      "attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? bias=None, "
+      "Tensor? key_mask=None, bool causal=False, float? scale=None, bool bias_wanted=False) "
+      "-> (Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor grad_bias)",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "attention_rows(Tensor q, Tensor k, Tensor queries, Tensor? bias=None, Tensor? key_mask=None, "
+      "float? scale=None, bool causal=False) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
 }
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
@@ -73,7 +79,8 @@ void check_attention(const char* op, const Inputs& in, const Tensor& queries = {
   check.at_least_one(q, 3, "channels");
   check.at_least_one(k, 1, "heads");
   if (in.heads() % in.k.sym_size(1) != 0) {
-    check.fail(c10::str("q has ", in.heads(), " heads"), c10::str("a multiple of ", in.k.sym_size(1), " (the heads of k)"));
+    check.fail(c10::str("q has ", in.heads(), " heads"),
+               c10::str("a multiple of ", in.k.sym_size(1), " (the heads of k)"));
   }
   if (in.bias.defined()) {
     const c10::SymInt scores[] = {in.batch(), in.heads(), in.queries(), in.keys()};
@@ -111,7 +118,8 @@ std::tuple<Tensor, Tensor> attention_outputs(const Inputs& in) {
           at::empty_symint({in.batch(), in.heads(), in.queries()}, in.q.options().dtype(scores))};
 }
 
-Gradients attention_gradients(const Inputs& in, const Tensor& grad_out, const Tensor& out, const Tensor& lse, bool bias_wanted) {
+Gradients attention_gradients(const Inputs& in, const Tensor& grad_out, const Tensor& out, const Tensor& lse,
+                              bool bias_wanted) {
   check_attention("attention_backward", in);
   const Argument q{"q", in.q}, o{"out", out}, l{"lse", lse}, g{"grad_out", grad_out};
   const ArgumentCheck check("attention_backward", {q, o, l, g});
@@ -140,8 +148,8 @@ Tensor attention_rows_output(const Inputs& in, const Tensor& queries) {
                           in.q.options().dtype(kernel_dtype(in.q.scalar_type())));
 }
 
-Inputs inputs(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& key_mask,
-              bool causal, std::optional<double> scale) {
+Inputs inputs(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
+              const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
   return {q, k, v, or_undefined(bias), or_undefined(key_mask), causal, scale};
 }
 
@@ -150,9 +158,10 @@ std::tuple<Tensor, Tensor> attention_meta(const Tensor& q, const Tensor& k, cons
   return attention_outputs(inputs(q, k, v, bias, key_mask, causal, scale));
 }
 
-Gradients attention_backward_meta(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-                                  const Tensor& lse, const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
-                                  std::optional<double> scale, bool bias_wanted) {
+Gradients attention_backward_meta(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
+                                  const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
+                                  const OptionalTensor& key_mask, bool causal, std::optional<double> scale,
+                                  bool bias_wanted) {
   return attention_gradients(inputs(q, k, v, bias, key_mask, causal, scale), grad_out, out, lse, bias_wanted);
 }
 
@@ -166,14 +175,22 @@ Tensor attention_rows_meta(const Tensor& q, const Tensor& k, const Tensor& queri
 void run(const kernels::AttentionParams<float>& p) { kernels::cpu::attention_forward(p, torch_parallel_for); }
 void run(const kernels::AttentionParams<double>& p) { kernels::reference::attention_forward(p, torch_parallel_for); }
 void run(const kernels::AttentionBackwardParams<float>& p) { kernels::cpu::attention_backward(p, torch_parallel_for); }
-void run(const kernels::AttentionBackwardParams<double>& p) { kernels::reference::attention_backward(p, torch_parallel_for); }
+void run(const kernels::AttentionBackwardParams<double>& p) {
+  kernels::reference::attention_backward(p, torch_parallel_for);
+}
 void run(const kernels::AttentionRowsParams<float>& p) { kernels::cpu::attention_rows(p, torch_parallel_for); }
 void run(const kernels::AttentionRowsParams<double>& p) { kernels::reference::attention_rows(p, torch_parallel_for); }
 
 /// The inputs in the kernel's dtype and layout, bias broadcast to the scores by strides of 0.
 Inputs kernel_inputs(const Inputs& in) {
   const at::ScalarType dtype = kernel_dtype(in.q.scalar_type());
-  Inputs k{for_kernel(in.q, dtype), for_kernel(in.k, dtype), for_kernel(in.v, dtype), in.bias, in.key_mask, in.causal, in.scale};
+  Inputs k{for_kernel(in.q, dtype),
+           for_kernel(in.k, dtype),
+           for_kernel(in.v, dtype),
+           in.bias,
+           in.key_mask,
+           in.causal,
+           in.scale};
   if (k.bias.defined()) k.bias = in.bias.to(dtype).expand_symint({in.batch(), in.heads(), in.queries(), in.keys()});
   return k;
 }
@@ -210,9 +227,10 @@ std::tuple<Tensor, Tensor> attention_cpu(const Tensor& q, const Tensor& k, const
   return {out, lse};
 }
 
-Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-                                 const Tensor& lse, const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
-                                 std::optional<double> scale, bool bias_wanted) {
+Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
+                                 const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
+                                 const OptionalTensor& key_mask, bool causal, std::optional<double> scale,
+                                 bool bias_wanted) {
   const Inputs in = inputs(q, k, v, bias, key_mask, causal, scale);
   auto [grad_q, grad_k, grad_v, grad_bias] = attention_gradients(in, grad_out, out, lse, bias_wanted);
   const Tensor grads[] = {grad_q, grad_k, grad_v, grad_bias};
@@ -223,7 +241,8 @@ Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const 
     const Inputs kernel_in = kernel_inputs(in);
     const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
     Tensor kernel_grads[4];
-    for (int i = 0; i < 4; ++i) kernel_grads[i] = grads[i].scalar_type() == dtype ? grads[i] : at::empty_like(grads[i], dtype);
+    for (int i = 0; i < 4; ++i)
+      kernel_grads[i] = grads[i].scalar_type() == dtype ? grads[i] : at::empty_like(grads[i], dtype);
     with_kernel_type(dtype, [&](auto element) {
       using T = decltype(element);
       kernels::AttentionBackwardParams<T> p;
@@ -265,11 +284,13 @@ Tensor attention_rows_cpu(const Tensor& q, const Tensor& k, const Tensor& querie
 
 // ---- autograd -------------------------------------------------------------------------------------------------------
 
-Gradients attention_backward(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-                             const Tensor& lse, const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
-                             std::optional<double> scale, bool bias_wanted) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::attention_backward", "").typed<decltype(attention_backward)>();
+Gradients attention_backward(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
+                             const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
+                             const OptionalTensor& key_mask, bool causal, std::optional<double> scale,
+                             bool bias_wanted) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("fovea::attention_backward", "")
+                             .typed<decltype(attention_backward)>();
   return op.call(grad_out, q, k, v, out, lse, bias, key_mask, causal, scale, bias_wanted);
 }
 
@@ -298,8 +319,9 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   }
 };
 
-std::tuple<Tensor, Tensor> attention_autograd(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
-                                              const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
+std::tuple<Tensor, Tensor> attention_autograd(const Tensor& q, const Tensor& k, const Tensor& v,
+                                              const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
+                                              std::optional<double> scale) {
   const variable_list outputs = AttentionFunction::apply(q, k, v, bias, key_mask, causal, scale);
   return {outputs[0], outputs[1]};
 }
@@ -313,8 +335,9 @@ Tensor attention_rows_autograd(const Tensor& q, const Tensor& k, const Tensor& q
 
 // ---- autocast -------------------------------------------------------------------------------------------------------
 
-std::tuple<Tensor, Tensor> attention_autocast(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
-                                              const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
+std::tuple<Tensor, Tensor> attention_autocast(const Tensor& q, const Tensor& k, const Tensor& v,
+                                              const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
+                                              std::optional<double> scale) {
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
   return attention(to_autocast_dtype(q), to_autocast_dtype(k), to_autocast_dtype(v), bias, key_mask, causal, scale);
 }
@@ -354,7 +377,8 @@ TORCH_LIBRARY_IMPL(fovea, AutocastCPU, m) {
 
 std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
                                      const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::attention", "").typed<decltype(attention)>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::attention", "").typed<decltype(attention)>();
   return op.call(q, k, v, bias, key_mask, causal, scale);
 }
 

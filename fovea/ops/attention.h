@@ -15,7 +15,8 @@ namespace fovea::ops {
 ///          Masked keys are never read into a sum. A query without any key gives out = 0, lse = -inf and no gradient.
 /// Gradient q, k, v and bias (reduced to the shape it was given in); lse is not differentiable, nor is the gradient.
 ///          Saved for backward: the inputs, out and lse.
-/// Dtypes   q, k, v alike: f32; f64 (reference kernel); bf16 (computed in f32 on a converted copy, out rounded to bf16).
+/// Dtypes   q, k, v alike: f32; f64 (reference kernel); bf16 (computed in f32 on a converted copy, out rounded to
+/// bf16).
 ///          bias: f32 for f32 and bf16, or bf16 for bf16; f64 for f64. lse: f64 for f64, else f32.
 ///          Autocast casts q, k, v to its dtype and leaves bias, which is added to f32 scores; f64 stays f64.
 /// Layout   any strides. out and the gradients lie tokens before heads, [B,N,H,C] in memory, if q (k, v) does.
@@ -29,10 +30,9 @@ std::tuple<at::Tensor, at::Tensor> attention(const at::Tensor& q, const at::Tens
                                              std::optional<double> scale = {});
 
 /// Exact softmax rows of chosen queries, the numbers the fused op used: weights[b,h,r,j] for query queries[r].
-/// Shapes   q, k, bias, key_mask as in attention(); queries int64 [R], each in [0, N); weights [B,H,R,M] f32 (f64 for f64)
-/// Meaning  a row sums to 1; it is 0 for a query without any key. Not differentiable.
-/// Errors   as attention(); index error for a query outside [0, N).
-/// Cost     O(B*H*R*M*C) time, O(B*H*R*M) memory.
+/// Shapes   q, k, bias, key_mask as in attention(); queries int64 [R], each in [0, N); weights [B,H,R,M] f32 (f64 for
+/// f64) Meaning  a row sums to 1; it is 0 for a query without any key. Not differentiable. Errors   as attention();
+/// index error for a query outside [0, N). Cost     O(B*H*R*M*C) time, O(B*H*R*M) memory.
 at::Tensor attention_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& queries,
                           const std::optional<at::Tensor>& bias = {}, const std::optional<at::Tensor>& key_mask = {},
                           std::optional<double> scale = {}, bool causal = false);

@@ -56,6 +56,8 @@ View<T, Rank> view_of(const at::Tensor& t) {
 inline at::Tensor to_autocast_dtype(const at::Tensor& t) {
   return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), t, at::kCPU);
 }
-inline OptionalTensor to_autocast_dtype(const OptionalTensor& t) { return t ? OptionalTensor(to_autocast_dtype(*t)) : t; }
+inline OptionalTensor to_autocast_dtype(const OptionalTensor& t) {
+  return t ? OptionalTensor(to_autocast_dtype(*t)) : t;
+}
 
 }  // namespace fovea::ops

@@ -25,17 +25,22 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor>;
 // ---- schema ---------------------------------------------------------------------------------------------------------
 
 TORCH_LIBRARY_FRAGMENT(fovea, m) {
-  m.def("window_attention(Tensor qkv, Tensor? bias_table, int[3] window, int[3] shift, float? scale=None, "
-        "Tensor? pad_token=None, float? mask_value=None, Tensor? bias=None) -> (Tensor out, Tensor lse)",
-        {at::Tag::pt2_compliant_tag});
+  m.def(
+      "window_attention(Tensor qkv, Tensor? bias_table, int[3] window, int[3] shift, float? scale=None, "
+      "Tensor? pad_token=None, float? mask_value=None, Tensor? bias=None) -> (Tensor out, Tensor lse)",
+      {at::Tag::pt2_compliant_tag});
   // grad_bias has the shape of bias_table or bias, whichever is given; a gradient that is not wanted is empty.
-  m.def("window_attention_backward(Tensor grad_out, Tensor qkv, Tensor out, Tensor lse, Tensor? bias_table, "
-        "int[3] window, int[3] shift, float? scale=None, Tensor? pad_token=None, float? mask_value=None, "
-        "Tensor? bias=None, bool bias_wanted=False, bool pad_token_wanted=False) "
-        "-> (Tensor grad_qkv, Tensor grad_bias, Tensor grad_pad_token)", {at::Tag::pt2_compliant_tag});
-  m.def("window_attention_rows(Tensor qkv, Tensor? bias_table, int[3] window, int[3] shift, Tensor queries, "
-        "float? scale=None, Tensor? pad_token=None, float? mask_value=None, Tensor? bias=None) "
-        "-> (Tensor weights, Tensor keys)", {at::Tag::pt2_compliant_tag});
+  m.def(
+      "window_attention_backward(Tensor grad_out, Tensor qkv, Tensor out, Tensor lse, Tensor? bias_table, "
+      "int[3] window, int[3] shift, float? scale=None, Tensor? pad_token=None, float? mask_value=None, "
+      "Tensor? bias=None, bool bias_wanted=False, bool pad_token_wanted=False) "
+      "-> (Tensor grad_qkv, Tensor grad_bias, Tensor grad_pad_token)",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "window_attention_rows(Tensor qkv, Tensor? bias_table, int[3] window, int[3] shift, Tensor queries, "
+      "float? scale=None, Tensor? pad_token=None, float? mask_value=None, Tensor? bias=None) "
+      "-> (Tensor weights, Tensor keys)",
+      {at::Tag::pt2_compliant_tag});
 }
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
@@ -81,10 +86,12 @@ void check_window_attention(const char* op, const Inputs& in, const Tensor& quer
       check.fail(c10::str("window is ", w, " along ", kAxisNames[axis]),
                  c10::str("at least 1, and at most ", kMaxWindowTokens, " tokens a window"));
     }
-    if (s < 0 || s >= w) check.fail(c10::str("shift is ", s, " along ", kAxisNames[axis]), c10::str("0 <= shift < ", w, " (window)"));
+    if (s < 0 || s >= w)
+      check.fail(c10::str("shift is ", s, " along ", kAxisNames[axis]), c10::str("0 <= shift < ", w, " (window)"));
     displacements *= 2 * w - 1;
   }
-  if (in.bias_table.defined() && in.bias.defined()) check.fail("bias_table and bias are both given", "at most one of them");
+  if (in.bias_table.defined() && in.bias.defined())
+    check.fail("bias_table and bias are both given", "at most one of them");
   check.size(qkv, 4, "parts", 3, "query, key, value");
   check.at_least_one(qkv, 6, "channels");
   check.size(bias_table, 0, "rows", displacements, "(2wz-1)(2wy-1)(2wx-1)");
@@ -100,14 +107,16 @@ void check_window_attention(const char* op, const Inputs& in, const Tensor& quer
 // ---- meta -----------------------------------------------------------------------------------------------------------
 // Allocation is the same on every device: the CPU functions below start from these.
 
-Inputs inputs(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window, IntArrayRef shift, OptionalDouble scale,
-              const OptionalTensor& pad_token, OptionalDouble mask_value, const OptionalTensor& bias) {
+Inputs inputs(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window, IntArrayRef shift,
+              OptionalDouble scale, const OptionalTensor& pad_token, OptionalDouble mask_value,
+              const OptionalTensor& bias) {
   return {qkv, or_undefined(bias_table), or_undefined(bias), or_undefined(pad_token), window, shift, scale, mask_value};
 }
 
-std::tuple<Tensor, Tensor> window_attention_meta(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                 IntArrayRef shift, OptionalDouble scale, const OptionalTensor& pad_token,
-                                                 OptionalDouble mask_value, const OptionalTensor& bias) {
+std::tuple<Tensor, Tensor> window_attention_meta(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                 IntArrayRef window, IntArrayRef shift, OptionalDouble scale,
+                                                 const OptionalTensor& pad_token, OptionalDouble mask_value,
+                                                 const OptionalTensor& bias) {
   const Inputs in = inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
   check_window_attention("window_attention", in);
   return {at::empty_symint({in.size(0), in.size(1), in.size(2), in.size(3), in.heads() * in.channels()}, qkv.options()),
@@ -115,10 +124,11 @@ std::tuple<Tensor, Tensor> window_attention_meta(const Tensor& qkv, const Option
                            qkv.options().dtype(kernel_dtype(qkv.scalar_type())))};
 }
 
-Gradients window_attention_backward_meta(const Tensor& grad_out, const Tensor& qkv, const Tensor& out, const Tensor& lse,
-                                         const OptionalTensor& bias_table, IntArrayRef window, IntArrayRef shift,
-                                         OptionalDouble scale, const OptionalTensor& pad_token, OptionalDouble mask_value,
-                                         const OptionalTensor& bias, bool bias_wanted, bool pad_token_wanted) {
+Gradients window_attention_backward_meta(const Tensor& grad_out, const Tensor& qkv, const Tensor& out,
+                                         const Tensor& lse, const OptionalTensor& bias_table, IntArrayRef window,
+                                         IntArrayRef shift, OptionalDouble scale, const OptionalTensor& pad_token,
+                                         OptionalDouble mask_value, const OptionalTensor& bias, bool bias_wanted,
+                                         bool pad_token_wanted) {
   const Inputs in = inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
   const char* const op = "window_attention_backward";
   check_window_attention(op, in);
@@ -138,33 +148,48 @@ Gradients window_attention_backward_meta(const Tensor& grad_out, const Tensor& q
     const int64_t first = a.name == l.name ? 2 : 1;
     for (int axis = 0; axis < 3; ++axis) check.size(a, first + axis, "tokens", in.size(1 + axis), "the grid of qkv");
   }
-  if (bias_wanted && !in.any_bias().defined()) check.fail("bias_wanted is true without bias_table or bias", "one of them");
-  if (pad_token_wanted && !in.pad_token.defined()) check.fail("pad_token_wanted is true without pad_token", "a pad_token");
+  if (bias_wanted && !in.any_bias().defined())
+    check.fail("bias_wanted is true without bias_table or bias", "one of them");
+  if (pad_token_wanted && !in.pad_token.defined())
+    check.fail("pad_token_wanted is true without pad_token", "a pad_token");
   const auto grad_like = [&](const Tensor& t, bool wanted) {
     return wanted ? at::empty_symint(t.sym_sizes(), t.options()) : at::empty({0}, qkv.options());
   };
   return {grad_like(qkv, true), grad_like(in.any_bias(), bias_wanted), grad_like(in.pad_token, pad_token_wanted)};
 }
 
-std::tuple<Tensor, Tensor> window_attention_rows_meta(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                      IntArrayRef shift, const Tensor& queries, OptionalDouble scale,
-                                                      const OptionalTensor& pad_token, OptionalDouble mask_value,
-                                                      const OptionalTensor& bias) {
+std::tuple<Tensor, Tensor> window_attention_rows_meta(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                      IntArrayRef window, IntArrayRef shift, const Tensor& queries,
+                                                      OptionalDouble scale, const OptionalTensor& pad_token,
+                                                      OptionalDouble mask_value, const OptionalTensor& bias) {
   const Inputs in = inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
   check_window_attention("window_attention_rows", in, queries);
   const c10::SymInt rows = queries.sym_size(0);
-  return {at::empty_symint({in.size(0), in.heads(), rows, in.tokens()}, qkv.options().dtype(kernel_dtype(qkv.scalar_type()))),
+  return {at::empty_symint({in.size(0), in.heads(), rows, in.tokens()},
+                           qkv.options().dtype(kernel_dtype(qkv.scalar_type()))),
           at::empty_symint({rows, in.tokens()}, queries.options())};
 }
 
 // ---- CPU ------------------------------------------------------------------------------------------------------------
 
-void run(const kernels::WindowAttentionParams<float>& p) { kernels::cpu::window_attention_forward(p, torch_parallel_for); }
-void run(const kernels::WindowAttentionParams<double>& p) { kernels::reference::window_attention_forward(p, torch_parallel_for); }
-void run(const kernels::WindowAttentionBackwardParams<float>& p) { kernels::cpu::window_attention_backward(p, torch_parallel_for); }
-void run(const kernels::WindowAttentionBackwardParams<double>& p) { kernels::reference::window_attention_backward(p, torch_parallel_for); }
-void run(const kernels::WindowAttentionRowsParams<float>& p) { kernels::cpu::window_attention_rows(p, torch_parallel_for); }
-void run(const kernels::WindowAttentionRowsParams<double>& p) { kernels::reference::window_attention_rows(p, torch_parallel_for); }
+void run(const kernels::WindowAttentionParams<float>& p) {
+  kernels::cpu::window_attention_forward(p, torch_parallel_for);
+}
+void run(const kernels::WindowAttentionParams<double>& p) {
+  kernels::reference::window_attention_forward(p, torch_parallel_for);
+}
+void run(const kernels::WindowAttentionBackwardParams<float>& p) {
+  kernels::cpu::window_attention_backward(p, torch_parallel_for);
+}
+void run(const kernels::WindowAttentionBackwardParams<double>& p) {
+  kernels::reference::window_attention_backward(p, torch_parallel_for);
+}
+void run(const kernels::WindowAttentionRowsParams<float>& p) {
+  kernels::cpu::window_attention_rows(p, torch_parallel_for);
+}
+void run(const kernels::WindowAttentionRowsParams<double>& p) {
+  kernels::reference::window_attention_rows(p, torch_parallel_for);
+}
 
 /// The inputs in the kernel's dtype and layout.
 Inputs kernel_inputs(const Inputs& in) {
@@ -202,8 +227,9 @@ View<T, 6> heads_view(const Tensor& t, const Tensor& qkv) {
 }
 
 std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                IntArrayRef shift, OptionalDouble scale, const OptionalTensor& pad_token,
-                                                OptionalDouble mask_value, const OptionalTensor& bias) {
+                                                IntArrayRef shift, OptionalDouble scale,
+                                                const OptionalTensor& pad_token, OptionalDouble mask_value,
+                                                const OptionalTensor& bias) {
   auto [out, lse] = window_attention_meta(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
   if (out.numel() == 0) return {out, lse};
   const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias));
@@ -221,10 +247,12 @@ std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& qkv, const Optiona
 
 Gradients window_attention_backward_cpu(const Tensor& grad_out, const Tensor& qkv, const Tensor& out, const Tensor& lse,
                                         const OptionalTensor& bias_table, IntArrayRef window, IntArrayRef shift,
-                                        OptionalDouble scale, const OptionalTensor& pad_token, OptionalDouble mask_value,
-                                        const OptionalTensor& bias, bool bias_wanted, bool pad_token_wanted) {
-  auto [grad_qkv, grad_bias, grad_pad_token] = window_attention_backward_meta(
-      grad_out, qkv, out, lse, bias_table, window, shift, scale, pad_token, mask_value, bias, bias_wanted, pad_token_wanted);
+                                        OptionalDouble scale, const OptionalTensor& pad_token,
+                                        OptionalDouble mask_value, const OptionalTensor& bias, bool bias_wanted,
+                                        bool pad_token_wanted) {
+  auto [grad_qkv, grad_bias, grad_pad_token] =
+      window_attention_backward_meta(grad_out, qkv, out, lse, bias_table, window, shift, scale, pad_token, mask_value,
+                                     bias, bias_wanted, pad_token_wanted);
   const Tensor grads[] = {grad_qkv, grad_bias, grad_pad_token};
   if (out.numel() == 0) {
     for (const Tensor& grad : grads) grad.zero_();
@@ -233,7 +261,8 @@ Gradients window_attention_backward_cpu(const Tensor& grad_out, const Tensor& qk
     const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias));
     const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
     Tensor kernel_grads[3];
-    for (int i = 0; i < 3; ++i) kernel_grads[i] = grads[i].scalar_type() == dtype ? grads[i] : at::empty_like(grads[i], dtype);
+    for (int i = 0; i < 3; ++i)
+      kernel_grads[i] = grads[i].scalar_type() == dtype ? grads[i] : at::empty_like(grads[i], dtype);
     with_kernel_type(dtype, [&](auto element) {
       using T = decltype(element);
       kernels::WindowAttentionBackwardParams<T> p;
@@ -255,13 +284,14 @@ Gradients window_attention_backward_cpu(const Tensor& grad_out, const Tensor& qk
   return {grad_qkv, grad_bias, grad_pad_token};
 }
 
-std::tuple<Tensor, Tensor> window_attention_rows_cpu(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                     IntArrayRef shift, const Tensor& queries, OptionalDouble scale,
-                                                     const OptionalTensor& pad_token, OptionalDouble mask_value,
-                                                     const OptionalTensor& bias) {
+std::tuple<Tensor, Tensor> window_attention_rows_cpu(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                     IntArrayRef window, IntArrayRef shift, const Tensor& queries,
+                                                     OptionalDouble scale, const OptionalTensor& pad_token,
+                                                     OptionalDouble mask_value, const OptionalTensor& bias) {
   auto [weights, keys] =
       window_attention_rows_meta(qkv, bias_table, window, shift, queries, scale, pad_token, mask_value, bias);
-  check_query_indices("window_attention_rows", queries, qkv.size(1) * qkv.size(2) * qkv.size(3), "the tokens of the grid");
+  check_query_indices("window_attention_rows", queries, qkv.size(1) * qkv.size(2) * qkv.size(3),
+                      "the tokens of the grid");
   if (queries.numel() == 0) return {weights, keys};
   const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias));
   with_kernel_type(qkv.scalar_type(), [&, &weights = weights, &keys = keys](auto element) {
@@ -279,9 +309,9 @@ std::tuple<Tensor, Tensor> window_attention_rows_cpu(const Tensor& qkv, const Op
 // ---- autograd -------------------------------------------------------------------------------------------------------
 
 Gradients window_attention_backward(const Tensor& grad_out, const Tensor& qkv, const Tensor& out, const Tensor& lse,
-                                    const OptionalTensor& bias_table, IntArrayRef window, IntArrayRef shift, OptionalDouble scale,
-                                    const OptionalTensor& pad_token, OptionalDouble mask_value, const OptionalTensor& bias,
-                                    bool bias_wanted, bool pad_token_wanted) {
+                                    const OptionalTensor& bias_table, IntArrayRef window, IntArrayRef shift,
+                                    OptionalDouble scale, const OptionalTensor& pad_token, OptionalDouble mask_value,
+                                    const OptionalTensor& bias, bool bias_wanted, bool pad_token_wanted) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("fovea::window_attention_backward", "")
                              .typed<decltype(window_attention_backward)>();
@@ -291,9 +321,9 @@ Gradients window_attention_backward(const Tensor& grad_out, const Tensor& qkv, c
 
 class WindowAttentionFunction : public torch::autograd::Function<WindowAttentionFunction> {
  public:
-  static variable_list forward(AutogradContext* ctx, const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                               IntArrayRef shift, OptionalDouble scale, const OptionalTensor& pad_token,
-                               OptionalDouble mask_value, const OptionalTensor& bias) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& qkv, const OptionalTensor& bias_table,
+                               IntArrayRef window, IntArrayRef shift, OptionalDouble scale,
+                               const OptionalTensor& pad_token, OptionalDouble mask_value, const OptionalTensor& bias) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     auto [out, lse] = window_attention(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
     ctx->save_for_backward({qkv, or_undefined(bias_table), or_undefined(pad_token), or_undefined(bias), out, lse});
@@ -311,50 +341,55 @@ class WindowAttentionFunction : public torch::autograd::Function<WindowAttention
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const std::vector<int64_t> window = ctx->saved_data["window"].toIntVector(), shift = ctx->saved_data["shift"].toIntVector();
-    const bool table_wanted = ctx->saved_data["bias_table_wanted"].toBool(), bias_wanted = ctx->saved_data["bias_wanted"].toBool(),
+    const std::vector<int64_t> window = ctx->saved_data["window"].toIntVector(),
+                               shift = ctx->saved_data["shift"].toIntVector();
+    const bool table_wanted = ctx->saved_data["bias_table_wanted"].toBool(),
+               bias_wanted = ctx->saved_data["bias_wanted"].toBool(),
                pad_token_wanted = ctx->saved_data["pad_token_wanted"].toBool();
-    auto [grad_qkv, grad_bias, grad_pad_token] = window_attention_backward(
-        grads[0], saved[0], saved[4], saved[5], or_none(saved[1]), window, shift, ctx->saved_data["scale"].toOptional<double>(),
-        or_none(saved[2]), ctx->saved_data["mask_value"].toOptional<double>(), or_none(saved[3]), table_wanted || bias_wanted,
-        pad_token_wanted);
+    auto [grad_qkv, grad_bias, grad_pad_token] =
+        window_attention_backward(grads[0], saved[0], saved[4], saved[5], or_none(saved[1]), window, shift,
+                                  ctx->saved_data["scale"].toOptional<double>(), or_none(saved[2]),
+                                  ctx->saved_data["mask_value"].toOptional<double>(), or_none(saved[3]),
+                                  table_wanted || bias_wanted, pad_token_wanted);
     const Tensor none;
-    return {grad_qkv, table_wanted ? grad_bias : none, none, none, none, pad_token_wanted ? grad_pad_token : none, none,
-            bias_wanted ? grad_bias : none};
+    return {grad_qkv, table_wanted ? grad_bias : none,          none, none,
+            none,     pad_token_wanted ? grad_pad_token : none, none, bias_wanted ? grad_bias : none};
   }
 };
 
-std::tuple<Tensor, Tensor> window_attention_autograd(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                     IntArrayRef shift, OptionalDouble scale, const OptionalTensor& pad_token,
-                                                     OptionalDouble mask_value, const OptionalTensor& bias) {
+std::tuple<Tensor, Tensor> window_attention_autograd(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                     IntArrayRef window, IntArrayRef shift, OptionalDouble scale,
+                                                     const OptionalTensor& pad_token, OptionalDouble mask_value,
+                                                     const OptionalTensor& bias) {
   const variable_list outputs =
       WindowAttentionFunction::apply(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
   return {outputs[0], outputs[1]};
 }
 
 /// Rows explain a forward pass; they are constants to autograd.
-std::tuple<Tensor, Tensor> window_attention_rows_autograd(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                          IntArrayRef shift, const Tensor& queries, OptionalDouble scale,
-                                                          const OptionalTensor& pad_token, OptionalDouble mask_value,
-                                                          const OptionalTensor& bias) {
+std::tuple<Tensor, Tensor> window_attention_rows_autograd(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                          IntArrayRef window, IntArrayRef shift, const Tensor& queries,
+                                                          OptionalDouble scale, const OptionalTensor& pad_token,
+                                                          OptionalDouble mask_value, const OptionalTensor& bias) {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return window_attention_rows(qkv, bias_table, window, shift, queries, scale, pad_token, mask_value, bias);
 }
 
 // ---- autocast -------------------------------------------------------------------------------------------------------
 
-std::tuple<Tensor, Tensor> window_attention_autocast(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                     IntArrayRef shift, OptionalDouble scale, const OptionalTensor& pad_token,
-                                                     OptionalDouble mask_value, const OptionalTensor& bias) {
+std::tuple<Tensor, Tensor> window_attention_autocast(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                     IntArrayRef window, IntArrayRef shift, OptionalDouble scale,
+                                                     const OptionalTensor& pad_token, OptionalDouble mask_value,
+                                                     const OptionalTensor& bias) {
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
-  return window_attention(to_autocast_dtype(qkv), bias_table, window, shift, scale, to_autocast_dtype(pad_token), mask_value,
-                          bias);
+  return window_attention(to_autocast_dtype(qkv), bias_table, window, shift, scale, to_autocast_dtype(pad_token),
+                          mask_value, bias);
 }
 
-std::tuple<Tensor, Tensor> window_attention_rows_autocast(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                          IntArrayRef shift, const Tensor& queries, OptionalDouble scale,
-                                                          const OptionalTensor& pad_token, OptionalDouble mask_value,
-                                                          const OptionalTensor& bias) {
+std::tuple<Tensor, Tensor> window_attention_rows_autocast(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                          IntArrayRef window, IntArrayRef shift, const Tensor& queries,
+                                                          OptionalDouble scale, const OptionalTensor& pad_token,
+                                                          OptionalDouble mask_value, const OptionalTensor& bias) {
   c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
   return window_attention_rows(to_autocast_dtype(qkv), bias_table, window, shift, queries, scale,
                                to_autocast_dtype(pad_token), mask_value, bias);
@@ -395,12 +430,13 @@ std::tuple<Tensor, Tensor> window_attention(const Tensor& qkv, const OptionalTen
   return op.call(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
 }
 
-std::tuple<Tensor, Tensor> window_attention_rows(const Tensor& qkv, const OptionalTensor& bias_table, IntArrayRef window,
-                                                 IntArrayRef shift, const Tensor& queries, OptionalDouble scale,
-                                                 const OptionalTensor& pad_token, OptionalDouble mask_value,
-                                                 const OptionalTensor& bias) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::window_attention_rows", "").typed<decltype(window_attention_rows)>();
+std::tuple<Tensor, Tensor> window_attention_rows(const Tensor& qkv, const OptionalTensor& bias_table,
+                                                 IntArrayRef window, IntArrayRef shift, const Tensor& queries,
+                                                 OptionalDouble scale, const OptionalTensor& pad_token,
+                                                 OptionalDouble mask_value, const OptionalTensor& bias) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("fovea::window_attention_rows", "")
+                             .typed<decltype(window_attention_rows)>();
   return op.call(qkv, bias_table, window, shift, queries, scale, pad_token, mask_value, bias);
 }
 

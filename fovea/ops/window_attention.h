@@ -18,12 +18,14 @@ namespace fovea::ops {
 /// Units    tokens. Z, Y, X need not be multiples of window: the grid is padded at its far ends.
 /// Meaning  pad_token absent: padded positions take no part. Given: they take part as keys (MONAI, Video Swin).
 ///          mask_value absent: regions that the roll brought together never see each other. -100: additive, as MONAI.
-///          scale defaults to C^-0.5. An axis no longer than its window wants window = axis and shift = 0: the caller's choice.
+///          scale defaults to C^-0.5. An axis no longer than its window wants window = axis and shift = 0: the caller's
+///          choice.
 /// Gradient qkv, bias_table, bias, pad_token (0 in its q part); lse is not differentiable, nor is the gradient.
 ///          Saved for backward: the inputs, out and lse.
 /// Dtypes   qkv: f32; f64 (reference kernel); bf16 (computed in f32 on a converted copy, out rounded to bf16).
-///          pad_token as qkv. bias_table and bias: f32 for f32 and bf16, or bf16 for bf16; f64 for f64. lse: f64 for f64, else f32.
-///          Autocast casts qkv and pad_token to its dtype and leaves bias_table and bias, which are added to f32 scores; f64 stays f64.
+///          pad_token as qkv. bias_table and bias: f32 for f32 and bf16, or bf16 for bf16; f64 for f64. lse: f64 for
+///          f64, else f32. Autocast casts qkv and pad_token to its dtype and leaves bias_table and bias, which are
+///          added to f32 scores; f64 stays f64.
 /// Layout   qkv of any strides; out, lse and gradients are contiguous.
 /// Numerics f32 accumulation, same bits for any number of threads. Errors of R4.1 are tested.
 /// Errors   caller error on rank, size, dtype or device: see check_window_attention().

@@ -67,7 +67,7 @@ def window_attention(
     """Windowed (Swin) attention on a 3-D grid, straight from the output of the qkv Linear.
 
     qkv [B,Z,Y,X,3,H,C]; window and shift in tokens along Z, Y, X; bias_table [(2wz−1)(2wy−1)(2wx−1), H] by displacement
-    (Swin's and MONAI's table), or bias [H,n,n] for the n = wz·wy·wx tokens of a window, at most one of them.
+    (Swin's and MONAI's table), or bias [H,n,n] for the n = wz·wy·wx tokens of a window, but not both.
     pad_token [3,H,C]: what positions hold that pad the grid to whole windows, and take part as keys (MONAI: the bias of
     the qkv Linear); None: they take no part. mask_value: added to scores across regions that the roll brought together
     (MONAI: −100); None: they never see each other. scale defaults to C^-0.5.

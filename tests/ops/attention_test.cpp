@@ -15,7 +15,8 @@ namespace {
 using at::Tensor;
 
 /// Plain torch with every score in memory. keep: bool [B,H,N,M].
-Tensor composition(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias, const Tensor& keep, double scale) {
+Tensor composition(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias, const Tensor& keep,
+                   double scale) {
   const int64_t group = q.size(1) / k.size(1);
   Tensor scores = scale * q.matmul(k.repeat_interleave(group, 1).transpose(2, 3)) + bias;
   scores = scores.masked_fill(~keep, -std::numeric_limits<double>::infinity());
@@ -29,7 +30,8 @@ struct Example {
   explicit Example(at::ScalarType dtype) {
     torch::manual_seed(1);
     const auto options = at::TensorOptions().dtype(dtype);
-    q = torch::randn({2, 4, 5, 8}, options), k = torch::randn({2, 2, 7, 8}, options), v = torch::randn({2, 2, 7, 6}, options);
+    q = torch::randn({2, 4, 5, 8}, options), k = torch::randn({2, 2, 7, 8}, options),
+    v = torch::randn({2, 2, 7, 6}, options);
     bias = torch::randn({4, 1, 7}, options), grad_out = torch::randn({2, 4, 5, 6}, options);
     key_mask = torch::ones({2, 7}, at::kBool);
     key_mask.index_put_({1, 3}, false);
@@ -112,14 +114,16 @@ TEST(AttentionOp, MetaTensorsAreCheckedAndShapedTheSame) {
   EXPECT_EQ(lse.sizes(), q.sizes().slice(0, 3));
   EXPECT_EQ(out.scalar_type(), at::kBFloat16);
   EXPECT_EQ(lse.scalar_type(), at::kFloat);
-  EXPECT_EQ(message_of([&] { attention(q, k, k.narrow(1, 0, 1)); }),
-            "attention: v has 1 heads, expected 2 (the heads of k); q [2,4,1048576,8], k [2,2,1048576,8], v [2,1,1048576,8]");
+  EXPECT_EQ(
+      message_of([&] { attention(q, k, k.narrow(1, 0, 1)); }),
+      "attention: v has 1 heads, expected 2 (the heads of k); q [2,4,1048576,8], k [2,2,1048576,8], v [2,1,1048576,8]");
 }
 
 TEST(AttentionOp, BFloat16IsTheFloat32ResultRounded) {
   const Example e(at::kBFloat16);
   const auto [out, lse] = attention(e.q, e.k, e.v, e.bias);
-  const auto [wide, wide_lse] = attention(e.q.to(at::kFloat), e.k.to(at::kFloat), e.v.to(at::kFloat), e.bias.to(at::kFloat));
+  const auto [wide, wide_lse] =
+      attention(e.q.to(at::kFloat), e.k.to(at::kFloat), e.v.to(at::kFloat), e.bias.to(at::kFloat));
   EXPECT_TRUE(out.equal(wide.to(at::kBFloat16)));
   EXPECT_TRUE(lse.equal(wide_lse));
   EXPECT_TRUE(std::get<0>(attention(e.q, e.k, e.v, e.bias.to(at::kFloat))).equal(out)) << "bias may stay float32";
@@ -139,20 +143,26 @@ TEST(AttentionOp, ErrorsNameTheArgumentTheRuleAndAllShapes) {
   const Example e(at::kFloat);
   const std::string shapes = "; q [2,4,5,8], k [2,2,7,8], v [2,2,7,6]";
   const auto with = [&](const Tensor& q, const Tensor& k, const Tensor& v, std::optional<Tensor> bias = {},
-                        std::optional<Tensor> mask = {}) { return message_of([&] { attention(q, k, v, bias, mask); }); };
-  EXPECT_EQ(with(e.q[0], e.k, e.v), "attention: q has 3 axes, expected 4, [B,H,N,C]; q [4,5,8], k [2,2,7,8], v [2,2,7,6]");
+                        std::optional<Tensor> mask = {}) {
+    return message_of([&] { attention(q, k, v, bias, mask); });
+  };
+  EXPECT_EQ(with(e.q[0], e.k, e.v),
+            "attention: q has 3 axes, expected 4, [B,H,N,C]; q [4,5,8], k [2,2,7,8], v [2,2,7,6]");
   EXPECT_EQ(with(e.q, e.k, e.v.to(at::kDouble)), "attention: v is float64, expected float32 (the dtype of q)" + shapes);
-  EXPECT_EQ(with(e.q.to(at::kHalf), e.k, e.v), "attention: q is float16, expected float32, float64 or bfloat16" + shapes);
+  EXPECT_EQ(with(e.q.to(at::kHalf), e.k, e.v),
+            "attention: q is float16, expected float32, float64 or bfloat16" + shapes);
   EXPECT_EQ(with(e.q, e.k.narrow(0, 0, 1), e.v),
             "attention: k has 1 samples, expected 2 (the samples of q); q [2,4,5,8], k [1,2,7,8], v [2,2,7,6]");
   EXPECT_EQ(with(e.q, e.k.narrow(3, 0, 7), e.v),
             "attention: k has 7 channels, expected 8 (the channels of q); q [2,4,5,8], k [2,2,7,7], v [2,2,7,6]");
   EXPECT_EQ(with(e.q, e.k, e.v.narrow(2, 0, 6)),
             "attention: v has 6 tokens, expected 7 (the tokens of k); q [2,4,5,8], k [2,2,7,8], v [2,2,6,6]");
-  EXPECT_EQ(with(e.q.narrow(1, 0, 3), e.k, e.v),
-            "attention: q has 3 heads, expected a multiple of 2 (the heads of k); q [2,3,5,8], k [2,2,7,8], v [2,2,7,6]");
+  EXPECT_EQ(
+      with(e.q.narrow(1, 0, 3), e.k, e.v),
+      "attention: q has 3 heads, expected a multiple of 2 (the heads of k); q [2,3,5,8], k [2,2,7,8], v [2,2,7,6]");
   EXPECT_EQ(with(e.q, e.k, e.v, e.bias.narrow(2, 0, 6)),
-            "attention: bias has shape [4,1,6], expected a shape that broadcasts to [B,H,N,M] = [2,4,5,7]" + shapes + ", bias [4,1,6]");
+            "attention: bias has shape [4,1,6], expected a shape that broadcasts to [B,H,N,M] = [2,4,5,7]" + shapes +
+                ", bias [4,1,6]");
   EXPECT_EQ(with(e.q, e.k, e.v, e.bias.to(at::kBFloat16)),
             "attention: bias is bfloat16, expected float32 (q is float32)" + shapes + ", bias [4,1,7]");
   EXPECT_EQ(with(e.q, e.k, e.v, {}, e.key_mask.to(at::kFloat)),
@@ -160,7 +170,9 @@ TEST(AttentionOp, ErrorsNameTheArgumentTheRuleAndAllShapes) {
   EXPECT_EQ(with(e.q, e.k, e.v, {}, e.key_mask.narrow(1, 0, 5)),
             "attention: key_mask has 5 tokens, expected 7 (the tokens of k)" + shapes + ", key_mask [2,5]");
   EXPECT_EQ(with(e.q, e.k.to(at::kMeta), e.v), "attention: k is on meta, expected cpu (the device of q)" + shapes);
-  EXPECT_EQ(message_of([&] { attention_rows(e.q, e.k, torch::tensor({1, 5}, at::kLong)); }),
+  EXPECT_EQ(message_of([&] {
+              attention_rows(e.q, e.k, torch::tensor({1, 5}, at::kLong));
+            }),
             "attention_rows: queries[1] is 5, expected 0 <= query < 5 (the tokens of q)");
   EXPECT_EQ(message_of([&] { attention_rows(e.q, e.k, torch::tensor({1}, at::kInt)); }),
             "attention_rows: queries is int32, expected int64; q [2,4,5,8], k [2,2,7,8], queries [1]");
@@ -188,8 +200,8 @@ TEST(AttentionOp, ADroppedGraphReleasesInputsAndOutputs) {
 
 TEST(EnsureRegistered, KeepsEveryOpReachable) {
   ensure_registered();
-  for (const char* op : {"attention", "attention_backward", "attention_rows", "window_attention", "window_attention_backward",
-                         "window_attention_rows"}) {
+  for (const char* op : {"attention", "attention_backward", "attention_rows", "window_attention",
+                         "window_attention_backward", "window_attention_rows"}) {
     EXPECT_TRUE(c10::Dispatcher::singleton().findSchema({std::string("fovea::") + op, ""}).has_value()) << op;
   }
 }

@@ -20,10 +20,13 @@ using at::Tensor;
 Tensor partition(const Tensor& x, int64_t w) {
   const auto s = x.sizes();
   const int64_t tail = x.numel() / (s[0] * s[1] * s[2] * s[3]);
-  return x.reshape({s[0], s[1] / w, w, s[2] / w, w, s[3] / w, w, tail}).permute({0, 1, 3, 5, 2, 4, 6, 7}).reshape({s[0], -1, w * w * w, tail});
+  return x.reshape({s[0], s[1] / w, w, s[2] / w, w, s[3] / w, w, tail})
+      .permute({0, 1, 3, 5, 2, 4, 6, 7})
+      .reshape({s[0], -1, w * w * w, tail});
 }
 
-/// Plain torch, for cubic windows that divide the grid: roll, partition, dense attention with an additive mask, reverse.
+/// Plain torch, for cubic windows that divide the grid: roll, partition, dense attention with an additive mask,
+/// reverse.
 Tensor composition(const Tensor& qkv, const Tensor& bias, int64_t w, int64_t shift, double mask_value) {
   const auto s = qkv.sizes();
   const int64_t b = s[0], h = s[5], c = s[6], n = w * w * w;
@@ -33,13 +36,14 @@ Tensor composition(const Tensor& qkv, const Tensor& bias, int64_t w, int64_t shi
     const Tensor position = torch::arange(s[axis]);
     std::vector<int64_t> shape(4, 1);
     shape[axis] = s[axis];
-    region = region * 3 + (position.ge(s[axis] - w).to(at::kLong) + position.ge(s[axis] - shift).to(at::kLong)).view(shape);
+    region =
+        region * 3 + (position.ge(s[axis] - w).to(at::kLong) + position.ge(s[axis] - shift).to(at::kLong)).view(shape);
   }
-  const Tensor id = partition(region, w).squeeze(-1);                                             // [1, windows, n]
-  const Tensor mask = id.unsqueeze(-1).ne(id.unsqueeze(-2)).to(qkv.scalar_type()) * mask_value;   // [1, windows, n, n]
-  const auto part = [&](int i) { return windows.select(3, i).transpose(2, 3); };                  // [B, windows, H, n, C]
+  const Tensor id = partition(region, w).squeeze(-1);                                            // [1, windows, n]
+  const Tensor mask = id.unsqueeze(-1).ne(id.unsqueeze(-2)).to(qkv.scalar_type()) * mask_value;  // [1, windows, n, n]
+  const auto part = [&](int i) { return windows.select(3, i).transpose(2, 3); };  // [B, windows, H, n, C]
   const Tensor scores = part(0).matmul(part(1).transpose(-2, -1)) / std::sqrt(double(c)) + bias + mask.unsqueeze(2);
-  Tensor out = scores.softmax(-1).matmul(part(2)).transpose(2, 3);                                // [B, windows, n, H, C]
+  Tensor out = scores.softmax(-1).matmul(part(2)).transpose(2, 3);  // [B, windows, n, H, C]
   out = out.reshape({b, s[1] / w, s[2] / w, s[3] / w, w, w, w, h * c}).permute({0, 1, 4, 2, 5, 3, 6, 7});
   return out.reshape({b, s[1], s[2], s[3], h * c}).roll({shift, shift, shift}, {1, 2, 3});
 }
@@ -66,9 +70,13 @@ TEST(WindowAttentionOp, ForwardAndBackwardEqualTheTorchComposition) {
 TEST(WindowAttentionOp, GradientsOfTableAndPadTokenEqualFiniteDifferences) {
   torch::manual_seed(2);
   const std::array<int64_t, 3> window{2, 3, 2}, shift{1, 1, 0};
-  const Tensor qkv = torch::randn({1, 3, 4, 3, 3, 2, 4}, at::kDouble), table = torch::randn({45, 2}, at::kDouble).requires_grad_(),
-               pad = torch::randn({3, 2, 4}, at::kDouble).requires_grad_(), grad_out = torch::randn({1, 3, 4, 3, 8}, at::kDouble);
-  const auto loss = [&] { return (std::get<0>(window_attention(qkv, table, window, shift, {}, pad, -2.0)) * grad_out).sum(); };
+  const Tensor qkv = torch::randn({1, 3, 4, 3, 3, 2, 4}, at::kDouble),
+               table = torch::randn({45, 2}, at::kDouble).requires_grad_(),
+               pad = torch::randn({3, 2, 4}, at::kDouble).requires_grad_(),
+               grad_out = torch::randn({1, 3, 4, 3, 8}, at::kDouble);
+  const auto loss = [&] {
+    return (std::get<0>(window_attention(qkv, table, window, shift, {}, pad, -2.0)) * grad_out).sum();
+  };
   loss().backward();
   torch::NoGradGuard no_grad;
   for (const Tensor& t : {table, pad}) {
@@ -108,7 +116,8 @@ TEST(WindowAttentionOp, AnyStridesGiveTheSameBits) {
   const Tensor qkv = torch::randn({2, 3, 5, 4, 3, 2, 8}), table = torch::randn({27, 2});
   const std::array<int64_t, 3> window{2, 2, 2}, shift{1, 1, 1};
   const Tensor expected = std::get<0>(window_attention(qkv, table, window, shift));
-  for (const Tensor& t : {qkv.transpose(1, 6).contiguous().transpose(1, 6), qkv.transpose(1, 3).contiguous().transpose(1, 3)}) {
+  for (const Tensor& t :
+       {qkv.transpose(1, 6).contiguous().transpose(1, 6), qkv.transpose(1, 3).contiguous().transpose(1, 3)}) {
     const auto out = std::get<0>(window_attention(t, table.t().contiguous().t(), window, shift));
     EXPECT_TRUE(out.equal(expected));
     EXPECT_TRUE(out.is_contiguous());
@@ -116,7 +125,8 @@ TEST(WindowAttentionOp, AnyStridesGiveTheSameBits) {
 }
 
 TEST(WindowAttentionOp, EmptyBatchGivesEmptyResultsAndZeroGradients) {
-  const Tensor qkv = torch::randn({0, 3, 3, 3, 3, 2, 4}).requires_grad_(), table = torch::randn({27, 2}).requires_grad_();
+  const Tensor qkv = torch::randn({0, 3, 3, 3, 3, 2, 4}).requires_grad_(),
+               table = torch::randn({27, 2}).requires_grad_();
   const auto [out, lse] = window_attention(qkv, table, {2, 2, 2}, {1, 1, 1});
   EXPECT_EQ(out.sizes(), IntArrayRef({0, 3, 3, 3, 8}));
   EXPECT_EQ(lse.sizes(), IntArrayRef({0, 2, 3, 3, 3}));
@@ -162,31 +172,40 @@ TEST(WindowAttentionOp, ErrorsNameTheArgumentTheRuleAndAllShapes) {
     return message_of([&] { window_attention(qkv, table, window, shift, {}, pad, {}, bias); });
   };
   const std::array<int64_t, 3> two{2, 2, 2}, one{1, 1, 1};
-  EXPECT_EQ(with(qkv[0], {}, two, one), "window_attention: qkv has 6 axes, expected 7, [B,Z,Y,X,3,H,C]; qkv [4,4,4,3,2,8]" + w);
+  EXPECT_EQ(with(qkv[0], {}, two, one),
+            "window_attention: qkv has 6 axes, expected 7, [B,Z,Y,X,3,H,C]; qkv [4,4,4,3,2,8]" + w);
   EXPECT_EQ(with(qkv.narrow(4, 0, 2), {}, two, one),
             "window_attention: qkv has 2 parts, expected 3 (query, key, value); qkv [1,4,4,4,2,2,8]" + w);
   EXPECT_EQ(with(qkv, {}, {2, 0, 2}, one),
-            "window_attention: window is 0 along Y, expected at least 1, and at most 1048576 tokens a window" + x + ", window [2,0,2], shift [1,1,1]");
+            "window_attention: window is 0 along Y, expected at least 1, and at most 1048576 tokens a window" + x +
+                ", window [2,0,2], shift [1,1,1]");
   EXPECT_EQ(with(qkv, {}, {1 << 20, 2, 1}, {0, 0, 0}),
             "window_attention: window is 2 along Y, expected at least 1, and at most 1048576 tokens a window" + x +
                 ", window [1048576,2,1], shift [0,0,0]");
-  EXPECT_EQ(with(qkv, {}, two, {1, 1, 2}),
-            "window_attention: shift is 2 along X, expected 0 <= shift < 2 (window)" + x + ", window [2,2,2], shift [1,1,2]");
-  EXPECT_EQ(with(qkv, table.narrow(0, 0, 26), two, one),
-            "window_attention: bias_table has 26 rows, expected 27 ((2wz-1)(2wy-1)(2wx-1))" + x + ", bias_table [26,2]" + w);
+  EXPECT_EQ(with(qkv, {}, two, {1, 1, 2}), "window_attention: shift is 2 along X, expected 0 <= shift < 2 (window)" +
+                                               x + ", window [2,2,2], shift [1,1,2]");
+  EXPECT_EQ(
+      with(qkv, table.narrow(0, 0, 26), two, one),
+      "window_attention: bias_table has 26 rows, expected 27 ((2wz-1)(2wy-1)(2wx-1))" + x + ", bias_table [26,2]" + w);
   EXPECT_EQ(with(qkv, table.narrow(1, 0, 1), two, one),
             "window_attention: bias_table has 1 heads, expected 2 (the heads of qkv)" + x + ", bias_table [27,1]" + w);
-  EXPECT_EQ(with(qkv, table.to(at::kDouble), two, one),
-            "window_attention: bias_table is float64, expected float32 (qkv is float32)" + x + ", bias_table [27,2]" + w);
+  EXPECT_EQ(
+      with(qkv, table.to(at::kDouble), two, one),
+      "window_attention: bias_table is float64, expected float32 (qkv is float32)" + x + ", bias_table [27,2]" + w);
   EXPECT_EQ(with(qkv, table, two, one, {}, bias),
-            "window_attention: bias_table and bias are both given, expected at most one of them" + x + ", bias_table [27,2], bias [2,8,8]" + w);
+            "window_attention: bias_table and bias are both given, expected at most one of them" + x +
+                ", bias_table [27,2], bias [2,8,8]" + w);
   EXPECT_EQ(with(qkv, {}, two, one, {}, bias.narrow(1, 0, 7)),
             "window_attention: bias has 7 queries, expected 8 (the tokens of a window)" + x + ", bias [2,7,8]" + w);
-  EXPECT_EQ(with(qkv, {}, two, one, pad.narrow(2, 0, 4)),
-            "window_attention: pad_token has 4 channels, expected 8 (the channels of qkv)" + x + ", pad_token [3,2,4]" + w);
-  EXPECT_EQ(with(qkv.to(at::kBFloat16), {}, two, one, pad),
-            "window_attention: pad_token is float32, expected bfloat16 (the dtype of qkv)" + x + ", pad_token [3,2,8]" + w);
-  EXPECT_EQ(message_of([&] { window_attention_rows(qkv, {}, two, one, torch::tensor({3, -1}, at::kLong)); }),
+  EXPECT_EQ(
+      with(qkv, {}, two, one, pad.narrow(2, 0, 4)),
+      "window_attention: pad_token has 4 channels, expected 8 (the channels of qkv)" + x + ", pad_token [3,2,4]" + w);
+  EXPECT_EQ(
+      with(qkv.to(at::kBFloat16), {}, two, one, pad),
+      "window_attention: pad_token is float32, expected bfloat16 (the dtype of qkv)" + x + ", pad_token [3,2,8]" + w);
+  EXPECT_EQ(message_of([&] {
+              window_attention_rows(qkv, {}, two, one, torch::tensor({3, -1}, at::kLong));
+            }),
             "window_attention_rows: queries[1] is -1, expected 0 <= query < 64 (the tokens of the grid)");
 }
 

@@ -98,7 +98,9 @@ def window_attention(qkv, bias_table, window, shift, scale=None, pad_token=None,
         scores = scores + bias
     region = window_partition(region_ids(padded, window, shift)[None], window)
     same = (region[..., :, None] == region[..., None, :])[:, :, None]
-    keep = torch.ones_like(same) if pad_token is not None else window_partition(real.roll(back, axes), window)[:, :, None, None, :]
+    keep = torch.ones_like(same)
+    if pad_token is None:
+        keep = window_partition(real.roll(back, axes), window)[:, :, None, None, :]
     if mask_value is None:
         keep = keep & same
     else:

@@ -34,7 +34,8 @@ def random_case(rng):
     batch, groups, kv_heads, n, m = rng.randint(1, 3), rng.randint(1, 3), rng.randint(1, 3), size(), size()
     channels, value_channels = rng.randint(1, 70), rng.randint(1, 70)
     heads = groups * kv_heads
-    q, k, v = torch.randn(batch, heads, n, channels), torch.randn(batch, kv_heads, m, channels), torch.randn(batch, kv_heads, m, value_channels)
+    q = torch.randn(batch, heads, n, channels)
+    k, v = torch.randn(batch, kv_heads, m, channels), torch.randn(batch, kv_heads, m, value_channels)
     bias = None
     if rng.random() < 0.5:
         bias = torch.randn([s if rng.random() < 0.6 else 1 for s in (batch, heads, n, m)][rng.randint(0, 3):])
@@ -70,8 +71,8 @@ def test_float32_error_against_float64(factor, forward_bound, gradient_bound):
         got = run(fovea.attention, inputs, grad_out, **options)
         case = (seed, [None if t is None else list(t.shape) for t in inputs], options)
         assert error(got[0], exact[0]) <= forward_bound, case
-        # Summed over all keys of a query, ds is 0: a bias broadcast along the keys, and one to four keys, have gradients
-        # that are what rounding leaves of large terms. Those are judged by the terms, all others by the plain bound.
+        # Summed over all keys of a query, ds is 0: a bias broadcast along the keys, and one to four keys, have
+        # gradients that are what rounding leaves of large terms. Those are judged by the terms, others by the bound.
         m, bias = inputs[1].shape[2], inputs[3]
         for i, size in enumerate(terms(*wide, grad_out.double(), options)):
             cancels = m < 5 or (i == 3 and (bias.ndim == 0 or bias.shape[-1] == 1))
@@ -147,11 +148,12 @@ def test_lse_is_the_log_of_the_sum_of_exponentials():
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
 def test_what_lies_behind_the_mask_changes_no_bit(poison):
-    q, k, v, mask = torch.randn(2, 2, 5, 8), torch.randn(2, 2, 40, 8), torch.randn(2, 2, 40, 8), torch.rand(2, 40) > 0.4
-    grad_out = torch.randn(2, 2, 5, 8)
+    q, k, v, grad_out = (torch.randn(2, 2, n, 8) for n in (5, 40, 40, 5))
+    mask = torch.rand(2, 40) > 0.4
     clean = run(fovea.attention, [q, k, v, None], grad_out, key_mask=mask)
     outside = ~mask[:, None, :, None].expand_as(k)
-    dirty = run(fovea.attention, [q, k.masked_fill(outside, poison), v.masked_fill(outside, poison), None], grad_out, key_mask=mask)
+    poisoned = [q, k.masked_fill(outside, poison), v.masked_fill(outside, poison), None]
+    dirty = run(fovea.attention, poisoned, grad_out, key_mask=mask)
     assert all(torch.equal(a, b) for a, b in zip(clean, dirty))
     assert (dirty[2][outside] == 0).all() and (dirty[3][outside] == 0).all()
 
@@ -206,14 +208,15 @@ def test_autocast_computes_in_bfloat16_and_leaves_bias_and_float64():
         wide, _ = fovea.attention(q.double(), q.double(), q.double())
         rows = fovea.attention_rows(q, q, torch.tensor([2]), bias)
     b = q.bfloat16()
-    assert torch.equal(out, fovea.attention(b, b, b, bias)[0]) and lse.dtype == torch.float32 and wide.dtype == torch.float64
+    assert torch.equal(out, fovea.attention(b, b, b, bias)[0])
+    assert lse.dtype == torch.float32 and wide.dtype == torch.float64
     assert torch.equal(rows, fovea.attention_rows(b, b, torch.tensor([2]), bias))
     out.float().sum().backward()
     assert q.grad.dtype == torch.float32 and bias.grad.dtype == torch.float32
 
 
 def test_bits_do_not_depend_on_threads_or_on_the_run(threads):
-    inputs = [torch.randn(2, 4, 65, 24), torch.randn(2, 2, 130, 24), torch.randn(2, 2, 130, 24), torch.randn(1, 4, 1, 130)]
+    inputs = [torch.randn(s) for s in ((2, 4, 65, 24), (2, 2, 130, 24), (2, 2, 130, 24), (1, 4, 1, 130))]
     grad_out = torch.randn(2, 4, 65, 24)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         cast = [t.to(dtype) for t in inputs]

@@ -1,4 +1,5 @@
 """What loading the library does to a process, each seen from a fresh one."""
+import os
 import pathlib
 import re
 import subprocess
@@ -36,19 +37,19 @@ print(half > 0)
 
 def test_a_missing_library_says_what_to_do(tmp_path):
     result = subprocess.run([sys.executable, "-c", "import fovea"], capture_output=True, text=True,
-                            env={**__import__("os").environ, "FOVEA_OPS_LIBRARY": str(tmp_path / "none.so")})
-    assert f"ImportError: fovea: {tmp_path}/none.so does not exist, expected the operator library; run `make build`" in result.stderr
+                            env={**os.environ, "FOVEA_OPS_LIBRARY": str(tmp_path / "none.so")})
+    assert f"ImportError: fovea: {tmp_path}/none.so does not exist, expected the operator library" in result.stderr
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_memory_of_16384_tokens_stays_below_64_mib_where_the_matrix_is_1_gib(backward):
+@pytest.mark.parametrize("channels, backward", [(64, False), (32, True)], ids=["forward", "backward"])
+def test_memory_of_16384_tokens_stays_below_64_mib_where_the_matrix_is_1_gib(channels, backward):
     extra_mib = float(python(f"""
 import resource, torch, fovea
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 torch.set_num_threads(2)
-small = torch.randn(1, 1, 256, 8, requires_grad=True)
+small = torch.randn(1, 1, 256, {channels}, requires_grad=True)
 fovea.attention(small, small, small)[0].sum().backward()  # start-up of autograd and threads
-q, k, v = (torch.randn(1, 1, 16384, 8, requires_grad={backward}) for _ in range(3))
+q, k, v = (torch.randn(1, 1, 16384, {channels}, requires_grad={backward}) for _ in range(3))
 before = peak()
 out, lse = fovea.attention(q, k, v)
 if {backward}:

@@ -55,7 +55,8 @@ def test_window_attention_backward_and_rows():
     check(ops.window_attention_backward, torch.randn_like(out), qkv, out, lse, table, window, shift, pad_token=pad,
           bias_wanted=True, pad_token_wanted=True)
     check(ops.window_attention_backward, torch.randn_like(out), qkv, out, lse, table, window, shift, pad_token=pad)
-    check(ops.window_attention_rows, qkv, table, window, shift, torch.tensor([59, 0, 7]), pad_token=pad, mask_value=-100.0)
+    queries = torch.tensor([59, 0, 7])
+    check(ops.window_attention_rows, qkv, table, window, shift, queries, pad_token=pad, mask_value=-100.0)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -112,7 +112,7 @@ class MonaiWindows:
         a = self.attention
         qkv = a.qkv(x).unflatten(-1, (3, self.heads, -1))
         table, bias = a.relative_position_bias_table, None
-        if window != tuple(self.window):  # MONAI indexes the table of the full window by the clipped window's token numbers
+        if window != tuple(self.window):  # MONAI looks the clipped window's token numbers up in the full window's index
             n = window[0] * window[1] * window[2]
             table, bias = None, table[a.relative_position_index[:n, :n]].permute(2, 0, 1)
         pad_token = a.qkv.bias.view(3, self.heads, -1)
@@ -188,7 +188,8 @@ def test_rows_name_their_keys_and_rebuild_the_output(pad, mask_value):
 def test_rows_of_an_empty_batch_still_name_their_keys():
     args = [None, (2, 2, 2), (1, 1, 1), torch.tensor([5, 0])]
     weights, keys = fovea.window_attention_rows(torch.randn(0, 4, 4, 4, 3, 2, 4), *args)
-    assert weights.shape == (0, 2, 2, 8) and torch.equal(keys, fovea.window_attention_rows(torch.randn(1, 4, 4, 4, 3, 2, 4), *args)[1])
+    _, expected = fovea.window_attention_rows(torch.randn(1, 4, 4, 4, 3, 2, 4), *args)
+    assert weights.shape == (0, 2, 2, 8) and torch.equal(keys, expected)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
@@ -204,7 +205,7 @@ def test_nothing_leaks_across_windows_or_regions(poison):
 
 
 def test_no_gradient_leaks_across_windows_or_regions():
-    """Scores up to 3e8; beyond 1e9 their rounding errors alone overflow exp(score - lse) in the other rows' gradients."""
+    """Scores up to 3e8: beyond 1e9 rounding errors alone overflow exp(score - lse) in the other rows' gradients."""
     grid, window, shift = (5, 6, 7), (3, 3, 3), (1, 1, 1)
     qkv = torch.randn(1, *grid, 3, 2, 8)
     for query in random.Random(0).sample(range(5 * 6 * 7), 20):
@@ -253,8 +254,9 @@ def test_autocast_computes_in_bfloat16_and_leaves_table_and_float64():
         wide, _ = fovea.window_attention(qkv.double(), table.double(), *args, pad_token=pad.double())
         rows, _ = fovea.window_attention_rows(qkv, table, *args, torch.tensor([7]), pad_token=pad)
     assert wide.dtype == torch.float64 and lse.dtype == torch.float32
-    assert torch.equal(out, fovea.window_attention(qkv.bfloat16(), table, *args, pad_token=pad.bfloat16())[0])
-    assert torch.equal(rows, fovea.window_attention_rows(qkv.bfloat16(), table, *args, torch.tensor([7]), pad_token=pad.bfloat16())[0])
+    b, b_pad = qkv.bfloat16(), pad.bfloat16()
+    assert torch.equal(out, fovea.window_attention(b, table, *args, pad_token=b_pad)[0])
+    assert torch.equal(rows, fovea.window_attention_rows(b, table, *args, torch.tensor([7]), pad_token=b_pad)[0])
     out.float().sum().backward()
     assert all(t.grad.dtype == torch.float32 for t in (qkv, table, pad))
 
@@ -266,5 +268,6 @@ def test_bits_do_not_depend_on_threads_or_on_the_run(threads):
         results = []
         for count in (1, 2, 2, 3):
             threads(count)
-            results.append(run(fovea.window_attention, cast(tensors, dtype), (4, 4, 4), (2, 2, 2), grad_out, mask_value=-100.0))
+            inputs = cast(tensors, dtype)
+            results.append(run(fovea.window_attention, inputs, (4, 4, 4), (2, 2, 2), grad_out, mask_value=-1.0))
         assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other))
