@@ -59,11 +59,12 @@ struct OpenOptions {
 };
 
 /// Opens a dataset and lists its cases; voxels are not read (see verify()), except in the last layout.
-///   Dataset017_NAME/{dataset.json,imagesTr/CASE_0000.nii.gz,labelsTr/CASE.nii.gz,imagesTs}  nnU-Net 2; "dataset" lists
-///   too folder with dataset.json that has "training": [{"image","label"}]                        Decathlon
-///   datalist.json {"training": [{"image","label","fold"}], "validation": [], "test": []}     MONAI
+///   Dataset017_NAME/{dataset.json,imagesTr/CASE_0000.nii.gz,labelsTr/CASE.nii.gz,imagesTs}: nnU-Net 2
+///   folder with dataset.json that has "training": [{"image","label"}]: Decathlon
+///   datalist.json {"training": [{"image","label","fold"}], "validation": [], "test": []}: MONAI
 ///   folder with imagesTr and labelsTr only: names pair images and labels, one channel or _0000 suffixes; the label
 ///   values are found by reading every label file, and Dataset::note says so.
+/// nnU-Net's "dataset" object (explicit paths) and lists of label values are understood: values of one class are merged.
 /// A case whose image, channel or label file is missing is listed with the path where it should be: verify() names it.
 /// Errors  IoError: neither layout, wrong types, a path that is absolute or leaves the dataset folder (symbolic links
 ///         included unless follow_links), no background label.
@@ -71,9 +72,9 @@ Dataset open_dataset(const std::filesystem::path& where, const OpenOptions& opti
 
 /// The cross-validation folds: ROOT/splits_final.json if there is one, else what the datalist declares, else `folds`
 /// deterministic folds: the labelled ids in ascending order, shuffled (Fisher-Yates, Rng(seed, 0, 0, stream kSplits)),
-/// and the i-th of them validates fold i % folds. Fewer cases than folds: one fold a case. Errors  IoError:
-/// splits_final.json names an unknown case, or one in both lists. ArgumentError: fewer than two cases, fold
-///         count below 2, or a duplicate id.
+/// and the i-th of them validates fold i % folds. Fewer cases than folds: one fold a case.
+/// Errors  IoError: splits_final.json names an unknown case, or one in both lists. ArgumentError: fewer than two cases,
+///         fold count below 2, or a duplicate id.
 std::vector<Split> splits(const Dataset& dataset, int folds = 5, uint64_t seed = 12345);
 
 /// The training cases with these ids, in the order of the ids. Errors: ArgumentError for an unknown id.

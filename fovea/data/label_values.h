@@ -25,8 +25,7 @@ DType class_dtype(int64_t classes);
 
 /// A label file as class indices (u8 or i16, see class_dtype) on the file's own grid.
 /// Errors  IoError: missing, unreadable, several channels, values that are no integers or belong to no class (which and
-/// how
-///         many voxels).
+///         how many voxels).
 Volume read_classes(const std::filesystem::path& path, const std::vector<LabelClass>& labels);
 Volume to_classes(const Volume& label, const std::filesystem::path& path, const std::vector<LabelClass>& labels);
 

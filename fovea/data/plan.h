@@ -160,21 +160,17 @@ struct PlanOptions {
 
 /// Reads every training case once and decides grid, normalisation, patch and batch.
 ///   spacing   the median of each axis; if the coarsest axis is more than three times coarser than the others and has
-///   less
-///             than a third of their voxels, its 10 % quantile instead (so that thin slices are not thrown away)
+///             less than a third of their voxels, its 10 % quantile instead (so that thin slices are not thrown away)
 ///   crop      to non-zero voxels when the median box is under 3/4 of the volume and no channel is CT; then z-scores
-///   are
-///             taken over non-zero voxels
+///             are taken over non-zero voxels
 ///   patch     the median shape rounded to the nearest multiple (36 voxels are not worth 64); while memory_bytes(patch,
 ///             batch) is over the budget, the edge that is longest in mm shrinks by one multiple
 ///   batch     2, or 1 if only that fits; when the patch holds 3/4 of the median scan's edges, as many as fit, and at
-///   most
-///             5 % of all voxels of the dataset
+///             most 5 % of all voxels of the dataset
 /// Intensities come from at most 10,000 foreground voxels a case, evenly spread: the result does not depend on threads.
 /// Errors  the IoError of the first case in order that cannot be used; ArgumentError: options, classes that share
-/// values
-///         (regions) or an ignore label, which training does not support; ResourceError when even the smallest patch
-///         with the asked batch does not fit, with the bytes needed.
+///         values (regions) or an ignore label, which training does not support; ResourceError when even the smallest
+///         patch with the asked batch does not fit, with the bytes needed.
 /// Source  the rules of nnU-Net (Isensee et al. 2021, Nature Methods 18, 203-211), with a stated RAM budget.
 Plan make_plan(const Dataset& dataset, const PlanOptions& options = {});
 

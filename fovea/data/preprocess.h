@@ -36,8 +36,7 @@ struct Preprocessed {
 /// An axis whose size would not change is not resampled: at equal spacing voxels are copied bit for bit.
 /// Label values become class indices; a label box outside the non-zero box is not cut off.
 /// Errors  IoError naming the file: missing, unreadable, channels or grids that do not match, NaN or infinite voxels
-/// (count
-///         and first voxel), label values without a class. ArgumentError: plan.validate().
+///         (count and first voxel), label values without a class. ArgumentError: plan.validate().
 /// Memory  the stored image + one channel in f32 at both resolutions; deterministic for any `parallel`.
 Preprocessed preprocess(const Case& one, const Plan& plan, const ParallelFor& parallel = serial_for);
 
@@ -49,7 +48,8 @@ Preprocessed preprocess(const std::string& id, const std::vector<Volume>& images
 /// outside), reoriented, classes replaced by their voxel values. `labels` is an integer tensor [Z,Y,X] on p.grid, or of
 /// p.native_shape() when the caller has already resampled (ResampleArgmax does it from scores, which is smoother).
 /// The volume is u8 (u16 if a value is above 255) and carries the source's header. Round trips are exact at equal
-/// spacing. Errors  ArgumentError: shape, dtype, or a class that the plan does not have.
+/// spacing.
+/// Errors  ArgumentError: shape, dtype, or a class that the plan does not have.
 Volume restore_labels(const torch::Tensor& labels, const Preprocessed& p, const ParallelFor& parallel = serial_for);
 
 /// Float maps [Z,Y,X] or [C,Z,Y,X] (on p.grid or of p.native_shape()) back on the grid of the file, linearly; `outside`

@@ -15,7 +15,8 @@ namespace fovea::data {
 /// skimage's resize): output voxel i of n_out samples input index (i + 1/2) * n_in / n_out - 1/2, and beyond the
 /// outermost centres the border value is repeated. A grid of n voxels of s mm becomes round(n * s / t) voxels for a
 /// wanted t mm, so its true spacing is n * s / round(n * s / t): the field of view is exact, the spacing within half a
-/// voxel's share. All functions are deterministic for any ParallelFor (work is split by output planes) and need a few
+/// voxel's share.
+/// All functions are deterministic for any ParallelFor (work is split by output planes) and need a few
 /// planes of memory per thread beside input and output. Equal sizes copy bit for bit.
 
 /// max(1, round(size * spacing / wanted)).
