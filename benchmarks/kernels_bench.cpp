@@ -1,5 +1,5 @@
-// Speed of the attention kernels on one thread: Gs/s = 1e9 scores (query-key pairs times heads) a second of processor time, best
-// of several runs with the instruction sets taking turns, so that clock changes hit all of them.
+// Speed of the attention kernels on one thread: Gs/s = 1e9 scores (query-key pairs times heads) a second of processor
+// time, best of several runs with the instruction sets taking turns, so that clock changes hit all of them.
 //   cmake --build --preset kernels --target fovea_kernels_bench && taskset -c 1 build/kernels/fovea_kernels_bench
 #include <algorithm>
 #include <cmath>
@@ -57,13 +57,14 @@ void measure(const char* name, double scores, int rounds, const Forward& forward
       best_backward[i] = std::min(best_backward[i], seconds([&] { backward(all[i]); }));
     }
   for (size_t i = 0; i < all.size(); ++i)
-    std::printf("%-44s %-7s forward %6.3f Gs/s   backward %6.3f Gs/s\n", name, name_of(all[i]).c_str(), scores / best_forward[i] * 1e-9,
-                scores / best_backward[i] * 1e-9);
+    std::printf("%-44s %-7s forward %6.3f Gs/s   backward %6.3f Gs/s\n", name, name_of(all[i]).c_str(),
+                scores / best_forward[i] * 1e-9, scores / best_backward[i] * 1e-9);
 }
 
 void window(int64_t grid, int64_t w, int64_t shift, int64_t H, int64_t C, int rounds) {
   const int64_t tokens = grid * grid * grid, n = w * w * w, table = (2 * w - 1) * (2 * w - 1) * (2 * w - 1);
-  const std::vector<float> qkv = normal(tokens * 3 * H * C), bias = normal(table * H), upstream = normal(tokens * H * C);
+  const std::vector<float> qkv = normal(tokens * 3 * H * C), bias = normal(table * H),
+                           upstream = normal(tokens * H * C);
   std::vector<float> out(upstream.size()), lse(tokens * H), grad(qkv.size()), grad_bias(bias.size());
   WindowAttentionBackwardParams<float> g;
   g.forward.qkv = View<const float, 7>::contiguous(qkv.data(), {1, grid, grid, grid, 3, H, C});
@@ -79,7 +80,8 @@ void window(int64_t grid, int64_t w, int64_t shift, int64_t H, int64_t C, int ro
   char name[96];
   std::snprintf(name, sizeof name, "window (%ld,%ld,%ld,%ld) grid %ld shift %ld", windows, H, n, C, grid, shift);
   measure(
-      name, double(windows) * H * n * n, rounds, [&](Isa isa) { cpu::window_attention_forward(g.forward, serial_for, isa); },
+      name, double(windows) * H * n * n, rounds,
+      [&](Isa isa) { cpu::window_attention_forward(g.forward, serial_for, isa); },
       [&](Isa isa) { cpu::window_attention_backward(g, serial_for, isa); });
 }
 
@@ -90,9 +92,11 @@ void dense(int64_t H, int64_t N, int64_t C, int rounds) {
   AttentionBackwardParams<float> g;
   g.forward.q = g.forward.k = g.forward.v = View<const float, 4>::contiguous(q.data(), shape);
   g.forward.scale = 1 / std::sqrt(double(C));
-  g.forward.out = View<float, 4>::contiguous(out.data(), shape), g.forward.lse = View<float, 3>::contiguous(lse.data(), {1, H, N});
+  g.forward.out = View<float, 4>::contiguous(out.data(), shape),
+  g.forward.lse = View<float, 3>::contiguous(lse.data(), {1, H, N});
   g.grad_out = View<const float, 4>::contiguous(upstream.data(), shape);
-  g.grad_q = View<float, 4>::contiguous(grad_q.data(), shape), g.grad_k = View<float, 4>::contiguous(grad_k.data(), shape);
+  g.grad_q = View<float, 4>::contiguous(grad_q.data(), shape),
+  g.grad_k = View<float, 4>::contiguous(grad_k.data(), shape);
   g.grad_v = View<float, 4>::contiguous(grad_v.data(), shape);
   char name[96];
   std::snprintf(name, sizeof name, "dense (1,%ld,%ld,%ld)", H, N, C);

@@ -2,7 +2,8 @@
 
 namespace fovea::kernels {
 
-void window_tokens(const Triple& grid, const Triple& window, const Triple& shift, const Triple& index, int32_t* token, int32_t* region) {
+void window_tokens(const Triple& grid, const Triple& window, const Triple& shift, const Triple& index, int32_t* token,
+                   int32_t* region) {
   const Triple counts = window_counts(grid, window);
   // Where position `local` of the window lies on one axis: grid coordinate (-1: padding) and region 0, 1 or 2. An axis
   // without shift is all region 2, so that ids equal those of MONAI's compute_mask number for number.

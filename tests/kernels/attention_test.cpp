@@ -1,4 +1,5 @@
-// What dense attention is: the definition in kernels/reference against hand-made numbers, finite differences, properties.
+// What dense attention is: the definition in kernels/reference against hand-made numbers, finite differences,
+// properties.
 #include "fovea/kernels/attention.h"
 
 #include <gtest/gtest.h>
@@ -73,7 +74,8 @@ TEST(Attention, EveryRowOfWeightsSumsToOneAndRebuildsTheOutput) {
     for (int64_t h = 0; h < s.H; ++h)
       for (int64_t r = 0; r < 2; ++r) {
         double sum = 0, out = 0;
-        for (int64_t j = 0; j < s.M; ++j) sum += rows.weights(b, h, r, j), out += rows.weights(b, h, r, j) * rows.forward.v(b, h / 2, j, 1);
+        for (int64_t j = 0; j < s.M; ++j)
+          sum += rows.weights(b, h, r, j), out += rows.weights(b, h, r, j) * rows.forward.v(b, h / 2, j, 1);
         if (std::isinf(rows.forward.lse(b, h, queries[r]))) {
           EXPECT_EQ(sum, 0);
           continue;
@@ -147,7 +149,8 @@ TEST(Attention, GroupedHeadsEqualRepeatedKeysAndSumTheirGradients) {
   f.q = g.q, f.grad_out = g.grad_out;
   const int64_t block = grouped.M * grouped.C;
   for (int64_t h = 0; h < 4; ++h)
-    for (int64_t i = 0; i < block; ++i) f.k[h * block + i] = g.k[h / 2 * block + i], f.v[h * block + i] = g.v[h / 2 * block + i];
+    for (int64_t i = 0; i < block; ++i)
+      f.k[h * block + i] = g.k[h / 2 * block + i], f.v[h * block + i] = g.v[h / 2 * block + i];
   reference::attention_forward(g.params());
   reference::attention_forward(f.params());
   EXPECT_EQ(g.out, f.out);

@@ -159,8 +159,10 @@ TEST(CpuAttention, CausalQueriesNeverReadLaterKeys) {
       std::fill(dirty.k.begin() + first_hidden * s.C, dirty.k.end(), kNaN);
       std::fill(dirty.v.begin() + first_hidden * s.Cv, dirty.v.end(), kNaN);
       run(clean, isa), run(dirty, isa);
-      for (int64_t c = 0; c < (last + 1) * s.Cv; ++c) ASSERT_EQ(dirty.out[c], clean.out[c]) << name_of(isa) << ' ' << last;
-      for (int64_t c = 0; c < (last + 1) * s.C; ++c) ASSERT_EQ(dirty.grad_q[c], clean.grad_q[c]) << name_of(isa) << ' ' << last;
+      for (int64_t c = 0; c < (last + 1) * s.Cv; ++c)
+        ASSERT_EQ(dirty.out[c], clean.out[c]) << name_of(isa) << ' ' << last;
+      for (int64_t c = 0; c < (last + 1) * s.C; ++c)
+        ASSERT_EQ(dirty.grad_q[c], clean.grad_q[c]) << name_of(isa) << ' ' << last;
       EXPECT_EQ(std::isnan(dirty.out.back()), first_hidden < s.M);
     }
 }
@@ -175,21 +177,26 @@ TEST(CpuAttention, ReadsStridedTensors) {
     const auto view = [&](std::vector<float>& memory) {
       return View<float, 4>{memory.data(), {s.B, s.H, s.N, s.C}, {s.N * s.H * s.C, s.C, s.H * s.C, 1}};
     };
-    std::vector<float> q(dense.q.size()), k(q.size()), v(q.size()), upstream(q.size()), out(q.size()), gq(q.size()), gk(q.size()), gv(q.size());
+    std::vector<float> q(dense.q.size()), k(q.size()), v(q.size()), upstream(q.size()), out(q.size()), gq(q.size()),
+        gk(q.size()), gv(q.size());
     std::vector<float> bias(dense.bias.size()), grad_bias(bias.size());
     auto packed = dense.backward_params(), g = packed;
-    g.forward.q = view(q), g.forward.k = view(k), g.forward.v = view(v), g.grad_out = view(upstream), g.forward.out = view(out);
+    g.forward.q = view(q), g.forward.k = view(k), g.forward.v = view(v), g.grad_out = view(upstream),
+    g.forward.out = view(out);
     g.grad_q = view(gq), g.grad_k = view(gk), g.grad_v = view(gv);
     const std::array<int64_t, 4> keys_slowest{s.H * s.N * s.M, s.N * s.M, 1, s.N};
-    g.forward.bias = {bias.data(), packed.forward.bias.shape, keys_slowest}, g.grad_bias = {grad_bias.data(), packed.forward.bias.shape, keys_slowest};
+    g.forward.bias = {bias.data(), packed.forward.bias.shape, keys_slowest},
+    g.grad_bias = {grad_bias.data(), packed.forward.bias.shape, keys_slowest};
     for (int64_t b = 0; b < s.B; ++b)
       for (int64_t h = 0; h < s.H; ++h)
         for (int64_t i = 0; i < s.N; ++i) {
           for (int64_t c = 0; c < s.C; ++c) {
             view(q)(b, h, i, c) = packed.forward.q(b, h, i, c), view(k)(b, h, i, c) = packed.forward.k(b, h, i, c);
-            view(v)(b, h, i, c) = packed.forward.v(b, h, i, c), view(upstream)(b, h, i, c) = packed.grad_out(b, h, i, c);
+            view(v)(b, h, i, c) = packed.forward.v(b, h, i, c),
+                             view(upstream)(b, h, i, c) = packed.grad_out(b, h, i, c);
           }
-          for (int64_t j = 0; j < s.M; ++j) const_cast<float&>(g.forward.bias(b, h, i, j)) = packed.forward.bias(b, h, i, j);
+          for (int64_t j = 0; j < s.M; ++j)
+            const_cast<float&>(g.forward.bias(b, h, i, j)) = packed.forward.bias(b, h, i, j);
         }
     const AttentionProblem<float> expected = dense;
     cpu::attention_forward(g.forward, serial_for, isa);
@@ -203,7 +210,8 @@ TEST(CpuAttention, ReadsStridedTensors) {
             ASSERT_EQ(view(gk)(b, h, i, c), packed.grad_k(b, h, i, c));
             ASSERT_EQ(view(gv)(b, h, i, c), packed.grad_v(b, h, i, c));
           }
-          for (int64_t j = 0; j < s.M; ++j) ASSERT_EQ(g.grad_bias(b, h, i, j), expected.grad_bias[((b * s.H + h) * s.N + i) * s.M + j]);
+          for (int64_t j = 0; j < s.M; ++j)
+            ASSERT_EQ(g.grad_bias(b, h, i, j), expected.grad_bias[((b * s.H + h) * s.N + i) * s.M + j]);
         }
   }
 }
@@ -257,9 +265,12 @@ TEST(CpuAttention, NeverReadsOrWritesBesideItsTensors) {
         Rng rng(20240603, 0, i, static_cast<uint32_t>(isa));
         AttentionProblem<float> p(random_shape(rng, 70), i);
         auto g = p.backward_params();
-        const GuardedMemory q(p.q, guard), k(p.k, guard), v(p.v, guard), bias(p.bias, guard), upstream(p.grad_out, guard);
-        BandedMemory out(p.out.size()), lse(p.lse.size()), gq(p.q.size()), gk(p.k.size()), gv(p.v.size()), gb(p.bias.size());
-        g.forward.q.data = q.data(), g.forward.k.data = k.data(), g.forward.v.data = v.data(), g.grad_out.data = upstream.data();
+        const GuardedMemory q(p.q, guard), k(p.k, guard), v(p.v, guard), bias(p.bias, guard),
+            upstream(p.grad_out, guard);
+        BandedMemory out(p.out.size()), lse(p.lse.size()), gq(p.q.size()), gk(p.k.size()), gv(p.v.size()),
+            gb(p.bias.size());
+        g.forward.q.data = q.data(), g.forward.k.data = k.data(), g.forward.v.data = v.data(),
+        g.grad_out.data = upstream.data();
         if (g.forward.bias.data) g.forward.bias.data = bias.data(), g.grad_bias.data = gb.data();
         g.forward.out.data = out.data(), g.forward.lse.data = lse.data();
         g.grad_q.data = gq.data(), g.grad_k.data = gk.data(), g.grad_v.data = gv.data();
@@ -267,7 +278,8 @@ TEST(CpuAttention, NeverReadsOrWritesBesideItsTensors) {
         cpu::attention_backward(g, serial_for, isa);
         for (const BandedMemory* m : {&out, &lse, &gq, &gk, &gv, &gb}) {
           ASSERT_TRUE(m->intact()) << name_of(isa) << ": " << p.shape.text();
-          for (float x : m->values()) ASSERT_FALSE(std::isnan(x)) << name_of(isa) << ": not written: " << p.shape.text();
+          for (float x : m->values())
+            ASSERT_FALSE(std::isnan(x)) << name_of(isa) << ": not written: " << p.shape.text();
         }
       }
 }

@@ -54,7 +54,10 @@ struct WindowShape {
     s << "B " << B << " H " << H << " C " << C;
     for (const auto& [name, t] : {std::pair{" grid ", grid}, {" window ", window}, {" shift ", shift}})
       s << name << t[0] << 'x' << t[1] << 'x' << t[2];
-    s << (bias == Bias::kNone ? "" : bias == Bias::kTable ? " table" : " bias") << (padding == Padding::kToken ? " pad_token" : "");
+    s << (bias == Bias::kNone    ? ""
+          : bias == Bias::kTable ? " table"
+                                 : " bias")
+      << (padding == Padding::kToken ? " pad_token" : "");
     if (mask_value) s << " mask_value " << *mask_value;
     return s.str();
   }
@@ -67,13 +70,15 @@ struct WindowProblem {
   std::vector<T> qkv, bias_table, bias, pad_token;
   std::vector<T> out, lse, grad_out, grad_qkv, grad_bias_table, grad_bias, grad_pad_token;
 
-  WindowProblem(const WindowShape& s, uint64_t seed, double q_factor = 1) : shape(s), scale(1 / std::sqrt(double(s.C))) {
+  WindowProblem(const WindowShape& s, uint64_t seed, double q_factor = 1)
+      : shape(s), scale(1 / std::sqrt(double(s.C))) {
     Rng rng(seed, 0, 0);
     const int64_t tokens = s.B * product(s.grid), n = product(s.window);
     qkv.resize(tokens * 3 * s.H * s.C), fill_normal(qkv, rng);
     for (int64_t t = 0; t < tokens; ++t)
       for (int64_t c = 0; c < s.H * s.C; ++c) qkv[t * 3 * s.H * s.C + c] *= static_cast<T>(q_factor);
-    if (s.bias == Bias::kTable) bias_table.resize(product({2 * s.window[0] - 1, 2 * s.window[1] - 1, 2 * s.window[2] - 1}) * s.H);
+    if (s.bias == Bias::kTable)
+      bias_table.resize(product({2 * s.window[0] - 1, 2 * s.window[1] - 1, 2 * s.window[2] - 1}) * s.H);
     if (s.bias == Bias::kDirect) bias.resize(s.H * n * n);
     if (s.padding == Padding::kToken) pad_token.resize(3 * s.H * s.C);
     fill_normal(bias_table, rng), fill_normal(bias, rng), fill_normal(pad_token, rng);
@@ -85,9 +90,18 @@ struct WindowProblem {
 
   template <class From>
   explicit WindowProblem(const WindowProblem<From>& p)
-      : shape(p.shape), scale(p.scale), qkv(converted<T>(p.qkv)), bias_table(converted<T>(p.bias_table)), bias(converted<T>(p.bias)),
-        pad_token(converted<T>(p.pad_token)), out(converted<T>(p.out)), lse(converted<T>(p.lse)), grad_out(converted<T>(p.grad_out)),
-        grad_qkv(p.grad_qkv.size()), grad_bias_table(p.grad_bias_table.size()), grad_bias(p.grad_bias.size()),
+      : shape(p.shape),
+        scale(p.scale),
+        qkv(converted<T>(p.qkv)),
+        bias_table(converted<T>(p.bias_table)),
+        bias(converted<T>(p.bias)),
+        pad_token(converted<T>(p.pad_token)),
+        out(converted<T>(p.out)),
+        lse(converted<T>(p.lse)),
+        grad_out(converted<T>(p.grad_out)),
+        grad_qkv(p.grad_qkv.size()),
+        grad_bias_table(p.grad_bias_table.size()),
+        grad_bias(p.grad_bias.size()),
         grad_pad_token(p.grad_pad_token.size()) {}
 
   WindowAttentionParams<T> params() {
@@ -96,7 +110,8 @@ struct WindowProblem {
     const int64_t n = product(window);
     WindowAttentionParams<T> p;
     p.qkv = View<const T, 7>::contiguous(qkv.data(), {B, Z, Y, X, 3, H, C});
-    if (!bias_table.empty()) p.bias_table = View<const T, 2>::contiguous(bias_table.data(), {static_cast<int64_t>(bias_table.size()) / H, H});
+    if (!bias_table.empty())
+      p.bias_table = View<const T, 2>::contiguous(bias_table.data(), {static_cast<int64_t>(bias_table.size()) / H, H});
     if (!bias.empty()) p.bias = View<const T, 3>::contiguous(bias.data(), {H, n, n});
     if (!pad_token.empty()) p.pad_token = View<const T, 3>::contiguous(pad_token.data(), {3, H, C});
     p.window = window, p.shift = shift, p.scale = scale, p.mask_value = mask_value;
@@ -110,7 +125,8 @@ struct WindowProblem {
     g.forward = params();
     g.grad_out = View<const T, 6>::contiguous(grad_out.data(), g.forward.out.shape);
     g.grad_qkv = View<T, 7>::contiguous(grad_qkv.data(), g.forward.qkv.shape);
-    if (!bias_table.empty()) g.grad_bias_table = View<T, 2>::contiguous(grad_bias_table.data(), g.forward.bias_table.shape);
+    if (!bias_table.empty())
+      g.grad_bias_table = View<T, 2>::contiguous(grad_bias_table.data(), g.forward.bias_table.shape);
     if (!bias.empty()) g.grad_bias = View<T, 3>::contiguous(grad_bias.data(), g.forward.bias.shape);
     if (!pad_token.empty()) g.grad_pad_token = View<T, 3>::contiguous(grad_pad_token.data(), g.forward.pad_token.shape);
     return g;
@@ -142,7 +158,8 @@ struct AttentionProblem {
   std::vector<uint8_t> key_mask;
   std::vector<T> out, lse, grad_out, grad_q, grad_k, grad_v, grad_bias;
 
-  AttentionProblem(const AttentionShape& s, uint64_t seed, double q_factor = 1) : shape(s), scale(1 / std::sqrt(double(s.C))) {
+  AttentionProblem(const AttentionShape& s, uint64_t seed, double q_factor = 1)
+      : shape(s), scale(1 / std::sqrt(double(s.C))) {
     Rng rng(seed, 0, 0);
     q.resize(s.B * s.H * s.N * s.C), k.resize(s.B * s.Hk * s.M * s.C), v.resize(s.B * s.Hk * s.M * s.Cv);
     fill_normal(q, rng, q_factor), fill_normal(k, rng), fill_normal(v, rng);
@@ -158,26 +175,45 @@ struct AttentionProblem {
 
   template <class From>
   explicit AttentionProblem(const AttentionProblem<From>& p)
-      : shape(p.shape), scale(p.scale), q(converted<T>(p.q)), k(converted<T>(p.k)), v(converted<T>(p.v)), bias(converted<T>(p.bias)),
-        key_mask(p.key_mask), out(converted<T>(p.out)), lse(converted<T>(p.lse)), grad_out(converted<T>(p.grad_out)),
-        grad_q(q.size()), grad_k(k.size()), grad_v(v.size()), grad_bias(bias.size()) {}
+      : shape(p.shape),
+        scale(p.scale),
+        q(converted<T>(p.q)),
+        k(converted<T>(p.k)),
+        v(converted<T>(p.v)),
+        bias(converted<T>(p.bias)),
+        key_mask(p.key_mask),
+        out(converted<T>(p.out)),
+        lse(converted<T>(p.lse)),
+        grad_out(converted<T>(p.grad_out)),
+        grad_q(q.size()),
+        grad_k(k.size()),
+        grad_v(v.size()),
+        grad_bias(bias.size()) {}
 
   std::array<int64_t, 4> bias_stride() const {
     const auto& s = shape;
     switch (s.broadcast) {
-      case Broadcast::kBatch: return {0, s.N * s.M, s.M, 1};
-      case Broadcast::kBatchAndHeads: return {0, 0, s.M, 1};
-      case Broadcast::kQueries: return {s.H * s.M, s.M, 0, 1};
-      default: return {s.H * s.N * s.M, s.N * s.M, s.M, 1};
+      case Broadcast::kBatch:
+        return {0, s.N * s.M, s.M, 1};
+      case Broadcast::kBatchAndHeads:
+        return {0, 0, s.M, 1};
+      case Broadcast::kQueries:
+        return {s.H * s.M, s.M, 0, 1};
+      default:
+        return {s.H * s.N * s.M, s.N * s.M, s.M, 1};
     }
   }
   int64_t bias_size() const {
     const auto& s = shape;
     switch (s.broadcast) {
-      case Broadcast::kBatch: return s.H * s.N * s.M;
-      case Broadcast::kBatchAndHeads: return s.N * s.M;
-      case Broadcast::kQueries: return s.B * s.H * s.M;
-      default: return s.B * s.H * s.N * s.M;
+      case Broadcast::kBatch:
+        return s.H * s.N * s.M;
+      case Broadcast::kBatchAndHeads:
+        return s.N * s.M;
+      case Broadcast::kQueries:
+        return s.B * s.H * s.M;
+      default:
+        return s.B * s.H * s.N * s.M;
     }
   }
 
@@ -207,7 +243,8 @@ struct AttentionProblem {
   }
 };
 
-/// Central differences of loss() with respect to each element of `input`, against `gradient`. Returns the largest deviation.
+/// Central differences of loss() with respect to each element of `input`, against `gradient`. Returns the largest
+/// deviation.
 template <class Loss>
 double worst_finite_difference(std::vector<double>& input, const std::vector<double>& gradient, const Loss& loss) {
   constexpr double kStep = 1e-5;

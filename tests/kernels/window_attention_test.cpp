@@ -1,4 +1,5 @@
-// What windowed attention is: the definition in kernels/reference against hand-made numbers, finite differences, properties.
+// What windowed attention is: the definition in kernels/reference against hand-made numbers, finite differences,
+// properties.
 #include "fovea/kernels/window_attention.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +13,8 @@ namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-WindowShape busy_shape(Bias bias = Bias::kTable, Padding padding = Padding::kToken, std::optional<double> mask_value = {}) {
+WindowShape busy_shape(Bias bias = Bias::kTable, Padding padding = Padding::kToken,
+                       std::optional<double> mask_value = {}) {
   return {2, 2, 3, {3, 4, 5}, {2, 3, 2}, {1, 0, 1}, bias, padding, mask_value};
 }
 
@@ -53,10 +55,10 @@ TEST(RelativePositionIndex, DependsOnTheDisplacementAlone) {
   const int64_t n = product(window);
   std::vector<int32_t> index(n * n);
   relative_position_index(window, index.data());
-  EXPECT_EQ(index[0], (1 * 5 + 2) * 3 + 1);          // no displacement: the middle of 3 x 5 x 3
-  EXPECT_EQ(index[(n - 1) * n], 3 * 5 * 3 - 1);      // first key seen from the last token: (+1, +2, +1)
-  EXPECT_EQ(index[n - 1], 0);                        // and the other way round
-  EXPECT_EQ(index[1 * n + 0], index[7 * n + 6]);     // both (0, 0, +1)
+  EXPECT_EQ(index[0], (1 * 5 + 2) * 3 + 1);       // no displacement: the middle of 3 x 5 x 3
+  EXPECT_EQ(index[(n - 1) * n], 3 * 5 * 3 - 1);   // first key seen from the last token: (+1, +2, +1)
+  EXPECT_EQ(index[n - 1], 0);                     // and the other way round
+  EXPECT_EQ(index[1 * n + 0], index[7 * n + 6]);  // both (0, 0, +1)
 }
 
 TEST(WindowAttention, TwoTokensOfOneWindowMatchNumbersWorkedByHand) {
@@ -106,9 +108,11 @@ TEST(WindowAttention, OneWindowOverTheGridEqualsGlobalAttention) {
     return View<double, 4>{base, {s.B, s.H, n, s.C}, {n * token_step, s.C, token_step, 1}};
   };
   std::vector<double> grad(w.grad_qkv.size());
-  g.forward.q = part(w.qkv.data(), 3 * E), g.forward.k = part(w.qkv.data() + E, 3 * E), g.forward.v = part(w.qkv.data() + 2 * E, 3 * E);
+  g.forward.q = part(w.qkv.data(), 3 * E), g.forward.k = part(w.qkv.data() + E, 3 * E),
+  g.forward.v = part(w.qkv.data() + 2 * E, 3 * E);
   g.grad_out = part(w.grad_out.data(), E);
-  g.grad_q = part(grad.data(), 3 * E), g.grad_k = part(grad.data() + E, 3 * E), g.grad_v = part(grad.data() + 2 * E, 3 * E);
+  g.grad_q = part(grad.data(), 3 * E), g.grad_k = part(grad.data() + E, 3 * E),
+  g.grad_v = part(grad.data() + 2 * E, 3 * E);
   std::vector<double> out(w.out.size());
   g.forward.out = part(out.data(), E);
   reference::attention_forward(g.forward);
@@ -156,10 +160,13 @@ TEST(WindowAttention, ShiftedWindowsOnARolledGridEqualWindowsOfThatGrid) {
   WindowProblem<double> shifted(s, 6), rolled = shifted;
   rolled.shape.shift = {0, 0, 0};
   const int64_t row = 3 * s.H * s.C, E = s.H * s.C;
-  const auto source = [&](int64_t z, int64_t y, int64_t x) { return ((z + 1) % 4 * 6 + (y + 2) % 6) * 4 + (x + 3) % 4; };
+  const auto source = [&](int64_t z, int64_t y, int64_t x) {
+    return ((z + 1) % 4 * 6 + (y + 2) % 6) * 4 + (x + 3) % 4;
+  };
   for (int64_t z = 0, t = 0; z < 4; ++z)
     for (int64_t y = 0; y < 6; ++y)
-      for (int64_t x = 0; x < 4; ++x, ++t) std::copy_n(shifted.qkv.begin() + source(z, y, x) * row, row, rolled.qkv.begin() + t * row);
+      for (int64_t x = 0; x < 4; ++x, ++t)
+        std::copy_n(shifted.qkv.begin() + source(z, y, x) * row, row, rolled.qkv.begin() + t * row);
   reference::window_attention_forward(shifted.params());
   reference::window_attention_forward(rolled.params());
   for (int64_t z = 0, t = 0; z < 4; ++z)
@@ -188,7 +195,8 @@ TEST(WindowAttention, RowsSumToOneNameTheirKeysAndRebuildTheOutput) {
           const double w = rows.weights(b, h, r, j);
           const int64_t token = rows.keys(r, j);
           sum += w;
-          out += w * (token < 0 ? p.pad_token[(2 * s.H + h) * s.C] : p.qkv[(((b * R + token) * 3 + 2) * s.H + h) * s.C]);
+          out +=
+              w * (token < 0 ? p.pad_token[(2 * s.H + h) * s.C] : p.qkv[(((b * R + token) * 3 + 2) * s.H + h) * s.C]);
         }
         ASSERT_NEAR(sum, 1, 1e-12);
         ASSERT_NEAR(out, p.out[((b * R + r) * s.H + h) * s.C], 1e-12);
@@ -204,16 +212,18 @@ TEST(WindowAttention, WhatLiesOutsideAQuerysWindowOrRegionNeverReachesIt) {
     WindowProblem<double> dirty = clean;
     std::vector<int64_t> keys(n);
     std::vector<double> weights(s.B * s.H * n);
-    reference::window_attention_rows(WindowAttentionRowsParams<double>{
-        clean.params(), View<const int64_t, 1>::contiguous(&query, {1}), View<double, 4>::contiguous(weights.data(), {s.B, s.H, 1, n}),
-        View<int64_t, 2>::contiguous(keys.data(), {1, n})});
+    reference::window_attention_rows(
+        WindowAttentionRowsParams<double>{clean.params(), View<const int64_t, 1>::contiguous(&query, {1}),
+                                          View<double, 4>::contiguous(weights.data(), {s.B, s.H, 1, n}),
+                                          View<int64_t, 2>::contiguous(keys.data(), {1, n})});
     std::vector<bool> seen(tokens);
     for (int64_t j = 0; j < n; ++j)
       if (keys[j] >= 0 && weights[j] > 0) seen[keys[j]] = true;
     for (int64_t t = 0; t < s.B * tokens; ++t)
       if (t >= tokens || !seen[t]) std::fill_n(dirty.qkv.begin() + t * row, row, kNaN);
     reference::window_attention_forward(dirty.params());
-    for (int64_t c = 0; c < s.H * s.C; ++c) ASSERT_EQ(dirty.out[query * s.H * s.C + c], clean.out[query * s.H * s.C + c]);
+    for (int64_t c = 0; c < s.H * s.C; ++c)
+      ASSERT_EQ(dirty.out[query * s.H * s.C + c], clean.out[query * s.H * s.C + c]);
   }
 }
 

@@ -1,11 +1,11 @@
 // Dense attention on vectors: forward-inl.h and backward-inl.h hold the tiles, this file feeds them.
-//   Forward: a block of up to 3 vectors of queries a time, keys streamed past it in chunks of 64, always with the running
-//   maximum. K and V are read where they are if their rows are whole vectors of four channels, else a chunk is packed.
-//   Bias is transposed chunk by chunk; masked keys become zero rows with bias -inf. Causal: whole chunks up to the
-//   diagonal run unmasked, keys behind it never, the diagonal itself selects lane by lane, so NaN there goes nowhere.
-//   Backward: for each key head, blocks of keys in order; Q and dO of one head are packed once, dQ sums over the blocks.
-//   Where few heads leave threads idle, keys are cut into segments whose dQ are added in order. Memory O(B H N C) at most
-//   for those, O((N + M) C) a thread; no N x M tensor. All splits depend on the shapes alone.
+//   Forward: a block of up to 3 vectors of queries a time, keys streamed past it in chunks of 32, always with the
+//   running maximum. K and V are read where they are if their rows are whole vectors of four channels, else a chunk is
+//   packed. Bias is transposed chunk by chunk; masked keys become zero rows with bias -inf. Causal: whole chunks up to
+//   the diagonal run unmasked, keys behind it never, the diagonal itself selects lane by lane, so NaN there goes
+//   nowhere. Backward: for each key head, blocks of keys in order; Q and dO of one head are packed once, dQ sums over
+//   the blocks. Where few heads leave threads idle, keys are cut into segments whose dQ are added in order. Memory O(B
+//   H N C) at most for those, O((N + M) C) a thread; no N x M tensor. All splits depend on the shapes alone.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fovea/kernels/cpu/attention.cpp"
 #include "fovea/kernels/cpu/targets.h"
@@ -58,7 +58,8 @@ struct ForwardMemory {
 
 // Keys [j0, j0 + n) for the query lanes [i0, i0 + queries) of (b, h).
 template <int V>
-KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries, int64_t j0, int n) {
+KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries, int64_t j0,
+                   int n) {
   const auto& p = call.p;
   const Rows<const float> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
   KeyChunk chunk{k(j0), v(j0), m.zeros, k.step, v.step, 0, n};
@@ -66,12 +67,14 @@ KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t 
   if (masked || call.C % 4) {
     chunk.k = m.k, chunk.k_step = round_up(call.C, 4);
     for (int j = 0; j < n; ++j)
-      call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), call.C, chunk.k_step, m.k + j * chunk.k_step) : Fill(m.k + j * chunk.k_step, chunk.k_step, 0);
+      call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), call.C, chunk.k_step, m.k + j * chunk.k_step)
+                               : Fill(m.k + j * chunk.k_step, chunk.k_step, 0);
   }
   if (masked || call.Cv % 4) {
     chunk.v = m.v, chunk.v_step = round_up(call.Cv, 4);
     for (int j = 0; j < n; ++j)
-      call.key_open(b, j0 + j) ? CopyRow(v(j0 + j), call.Cv, chunk.v_step, m.v + j * chunk.v_step) : Fill(m.v + j * chunk.v_step, chunk.v_step, 0);
+      call.key_open(b, j0 + j) ? CopyRow(v(j0 + j), call.Cv, chunk.v_step, m.v + j * chunk.v_step)
+                               : Fill(m.v + j * chunk.v_step, chunk.v_step, 0);
   }
   if (p.bias.data || masked) {
     constexpr int lanes = V * L;
@@ -82,7 +85,7 @@ KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t 
       const auto [sb, sh, si, sj] = p.bias.stride;
       const float* from = p.bias.data + b * sb + h * sh + i0 * si + j0 * sj;
       if (sj == 1) {
-        PackTransposed({from, nullptr, si}, 0, queries, lanes, n, kLog2e, m.bias);
+        PackTransposed({from, nullptr, si}, 0, queries, lanes, n, Factor(kLog2e), m.bias);
       } else {
         for (int j = 0; j < n; ++j)
           for (int u = 0; u < lanes; ++u) m.bias[j * lanes + u] = u < queries ? from[u * si + j * sj] * kLog2e : 0;
@@ -98,15 +101,16 @@ KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t 
 template <int V>
 void query_block(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries) {
   const auto& p = call.p;
-  PackTransposed(call.rows(p.q, b, h), i0, queries, V * L, call.C, static_cast<float>(p.scale) * kLog2e, m.qt);
-  BlockState<V> s;
-  BeginBlock(s, m.qt, static_cast<int>(call.C), static_cast<int>(call.Cv), m.out_t, m.p);
+  PackTransposed(call.rows(p.q, b, h), i0, queries, V * L, call.C, Factor(p.scale * kLog2eExact), m.qt);
+  BlockState<V> s(m.qt, static_cast<int>(call.C), static_cast<int>(call.Cv), m.out_t, m.p);
   const int64_t all_see = call.open_keys(i0), some_see = call.open_keys(i0 + queries - 1);
   int64_t j = 0;
   for (; j < all_see; j += kChunk)
-    AddKeys<V, true, false>(s, key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, all_see - j))));
+    AddKeys<V, true, false>(
+        s, key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, all_see - j))));
   for (j = all_see; j < some_see; j += kChunk) {
-    KeyChunk chunk = key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, some_see - j)));
+    KeyChunk chunk =
+        key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, some_see - j)));
     chunk.first_lane = j - (call.M - call.N) - i0;
     AddKeys<V, true, true>(s, chunk);
   }
@@ -149,26 +153,31 @@ struct BackwardCall : Call {
   explicit BackwardCall(const AttentionBackwardParams<float>& params) : Call(params.forward), g(params) {
     if (g.grad_bias.data) {
       const auto& stride = g.grad_bias.stride;
-      sums_batch = B > 1 && !stride[0], sums_heads = H > 1 && !stride[1], sums_queries = N > 1 && !stride[2], sums_keys = M > 1 && !stride[3];
+      sums_batch = B > 1 && !stride[0], sums_heads = H > 1 && !stride[1], sums_queries = N > 1 && !stride[2],
+      sums_keys = M > 1 && !stride[3];
     }
     // Work items are (batch, key head, segment), except that axes which share a bias gradient stay in one item.
     const int64_t items = std::max<int64_t>(1, (sums_batch ? 1 : B) * (sums_heads ? 1 : Hk));
     constexpr int64_t kItemsWanted = 8, kShortestSegment = 768;
-    if (!sums_keys) segments = std::clamp<int64_t>((kItemsWanted + items - 1) / items, 1, std::max<int64_t>(1, M / kShortestSegment));
+    if (!sums_keys)
+      segments = std::clamp<int64_t>((kItemsWanted + items - 1) / items, 1, std::max<int64_t>(1, M / kShortestSegment));
     segment_keys = round_up((M + segments - 1) / segments, 3 * L);
     partial_q.resize((segments - 1) * B * H * N * C);
   }
-  float* partial(int64_t segment, int64_t b, int64_t h) { return partial_q.data() + (((segment - 1) * B + b) * H + h) * N * C; }
+  float* partial(int64_t segment, int64_t b, int64_t h) {
+    return partial_q.data() + (((segment - 1) * B + b) * H + h) * N * C;
+  }
 };
 
 struct BackwardMemory {
-  float *q, *grad_out, *grad_q, *lse, *minus_delta, *k, *kt, *vt, *grad_kt, *grad_vt, *p, *ds, *bias, *scale, *one;
+  float *q, *grad_out, *grad_q, *lse, *delta, *k, *kt, *vt, *grad_kt, *grad_vt, *p, *ds, *bias, *scale, *one;
   float *grad_k, *grad_v;  // sums over the heads of a group
   BackwardMemory(const BackwardCall& call, Arena& arena) {
     const int64_t rows = round_up(call.N, 8), step = round_up(call.C, L), v_step = round_up(call.Cv, 4), lanes = 3 * L;
     q = arena.take(rows * step), grad_q = arena.take(rows * step), grad_out = arena.take(rows * v_step);
-    lse = arena.take(rows), minus_delta = arena.take(rows), k = arena.take(lanes * step);
-    kt = arena.take(step * lanes), vt = arena.take(v_step * lanes), grad_kt = arena.take(step * lanes), grad_vt = arena.take(v_step * lanes);
+    lse = arena.take(rows), delta = arena.take(rows), k = arena.take(lanes * step);
+    kt = arena.take(step * lanes), vt = arena.take(v_step * lanes), grad_kt = arena.take(step * lanes),
+    grad_vt = arena.take(v_step * lanes);
     p = arena.take(kRowChunk * lanes), ds = arena.take(kRowChunk * lanes), bias = arena.take((kRowChunk + 8) * lanes);
     scale = arena.take(lanes), one = arena.take(lanes);
     const int64_t summed = call.group > 1 ? std::min(call.segment_keys, round_up(call.M, lanes)) : 0;
@@ -177,13 +186,15 @@ struct BackwardMemory {
 };
 
 // Bias of rows [i, i + rows) against the block's keys, log2 units; lanes without a key that takes part get -1e30.
-void fill_bias(const BackwardCall& call, float* tile, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n, int lanes) {
+void fill_bias(const BackwardCall& call, float* tile, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n,
+               int lanes) {
   const auto& p = call.p;
   for (int r = 0; r < rows; ++r) {
     float* to = tile + r * lanes;
     if (p.bias.data && i + r < call.N) {
       const int64_t step = p.bias.stride[3];
-      const float* from = p.bias.data + b * p.bias.stride[0] + h * p.bias.stride[1] + (i + r) * p.bias.stride[2] + j0 * step;
+      const float* from =
+          p.bias.data + b * p.bias.stride[0] + h * p.bias.stride[1] + (i + r) * p.bias.stride[2] + j0 * step;
       if (step == 1)
         for (int u = 0; u < n; ++u) to[u] = from[u] * kLog2e;
       else
@@ -198,7 +209,8 @@ void fill_bias(const BackwardCall& call, float* tile, int64_t b, int64_t h, int6
 }
 
 // Adds dS of a tile to grad_bias; broadcast axes are summed within the tile first.
-void add_bias_gradient(const BackwardCall& call, const float* ds, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n, int lanes) {
+void add_bias_gradient(const BackwardCall& call, const float* ds, int64_t b, int64_t h, int64_t i, int rows, int64_t j0,
+                       int n, int lanes) {
   const auto& grad = call.g.grad_bias;
   rows = static_cast<int>(std::min<int64_t>(rows, call.N - i));
   float* base = grad.data + b * grad.stride[0] + h * grad.stride[1] + i * grad.stride[2] + j0 * grad.stride[3];
@@ -207,8 +219,10 @@ void add_bias_gradient(const BackwardCall& call, const float* ds, int64_t b, int
     for (int u = 0; u < n; ++u) {
       double sum = 0;
       for (int r = 0; r < rows; ++r) sum += ds[r * lanes + u];
-      if (call.sums_keys) whole += sum;
-      else base[u * grad.stride[3]] += static_cast<float>(sum);
+      if (call.sums_keys)
+        whole += sum;
+      else
+        base[u * grad.stride[3]] += static_cast<float>(sum);
     }
     if (call.sums_keys) *base += static_cast<float>(whole);
     return;
@@ -228,16 +242,18 @@ void add_bias_gradient(const BackwardCall& call, const float* ds, int64_t b, int
 }
 
 template <int V>
-void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRows& rows, int64_t b, int64_t h, int64_t j0, int n,
-               const Rows<float>& grad_k, const Rows<float>& grad_v, int64_t first) {
+void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRows& rows, int64_t b, int64_t h,
+               int64_t j0, int n, const Rows<float>& grad_k, const Rows<float>& grad_v, int64_t first) {
   const auto& p = call.p;
   constexpr int lanes = V * L;
   const int C = static_cast<int>(call.C), Cv = static_cast<int>(call.Cv);
   const Rows<const float> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
   // Masked keys become zero rows.
-  for (int j = 0; j < n; ++j) call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), C, rows.step, m.k + j * rows.step) : Fill(m.k + j * rows.step, rows.step, 0);
-  PackTransposed({m.k, nullptr, rows.step}, 0, n, lanes, C, static_cast<float>(p.scale) * kLog2e, m.kt);
-  PackTransposed(v, j0, n, lanes, Cv, 1.f, m.vt);
+  for (int j = 0; j < n; ++j)
+    call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), C, rows.step, m.k + j * rows.step)
+                             : Fill(m.k + j * rows.step, rows.step, 0);
+  PackTransposed({m.k, nullptr, rows.step}, 0, n, lanes, C, Factor(p.scale * kLog2eExact), m.kt);
+  PackTransposed(v, j0, n, lanes, Cv, Factor(1), m.vt);
   if (p.key_mask.data)
     for (int j = 0; j < n; ++j)
       if (!call.key_open(b, j0 + j))
@@ -268,8 +284,10 @@ void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRow
 void backward_segment(BackwardCall& call, const BackwardMemory& m, int64_t b, int64_t hk, int64_t segment) {
   const auto& p = call.p;
   const auto& g = call.g;
-  const int64_t step = round_up(call.C, L), v_step = round_up(call.Cv, 4), n_rows = round_up(call.N, 8), C = call.C, Cv = call.Cv;
-  const int64_t begin = std::min(call.M, segment * call.segment_keys), end = std::min(call.M, begin + call.segment_keys);
+  const int64_t step = round_up(call.C, L), v_step = round_up(call.Cv, 4), n_rows = round_up(call.N, 8), C = call.C,
+                Cv = call.Cv;
+  const int64_t begin = std::min(call.M, segment * call.segment_keys),
+                end = std::min(call.M, begin + call.segment_keys);
   const Rows<float> grad_k = call.rows(g.grad_k, b, hk), grad_v = call.rows(g.grad_v, b, hk);
   for (int64_t h = hk * call.group; h < (hk + 1) * call.group; ++h) {
     const Rows<const float> q = call.rows(p.q, b, h), upstream = call.rows(g.grad_out, b, h);
@@ -278,19 +296,20 @@ void backward_segment(BackwardCall& call, const BackwardMemory& m, int64_t b, in
       if (i < call.N) {
         CopyRow(q(i), C, step, m.q + i * step);
         CopyRow(upstream(i), Cv, v_step, m.grad_out + i * v_step);
-        m.minus_delta[i] = MinusDot(m.grad_out + i * v_step, out(i), Cv);
+        m.delta[i] = Delta(m.grad_out + i * v_step, out(i), Cv);
         const float lse = p.lse(b, h, i);
         m.lse[i] = lse == -kInfinity ? kNoWeight : lse * kLog2e;
       } else {
         Fill(m.q + i * step, step, 0), Fill(m.grad_out + i * v_step, v_step, 0);
-        m.minus_delta[i] = 0, m.lse[i] = kNoWeight;
+        m.delta[i] = 0, m.lse[i] = kNoWeight;
       }
     }
     Fill(m.grad_q, n_rows * step, 0);
-    const QueryRows rows{m.q, m.grad_out, m.lse, m.minus_delta, m.grad_q, n_rows, step, v_step};
+    const QueryRows rows{m.q, m.grad_out, m.lse, call.M <= 3 * L ? nullptr : m.delta, m.grad_q, n_rows, step, v_step};
     // The first head of a group writes dK and dV, the others add.
     const bool adds = h > hk * call.group;
-    const Rows<float> to_k = adds ? Rows<float>{m.grad_k, nullptr, C} : grad_k, to_v = adds ? Rows<float>{m.grad_v, nullptr, Cv} : grad_v;
+    const Rows<float> to_k = adds ? Rows<float>{m.grad_k, nullptr, C} : grad_k,
+                      to_v = adds ? Rows<float>{m.grad_v, nullptr, Cv} : grad_v;
     for (int64_t j = begin; j < end;) {
       const int64_t vectors = std::min<int64_t>(3, (end - j + L - 1) / L);
       const int n = static_cast<int>(std::min(vectors * L, end - j));
@@ -304,7 +323,8 @@ void backward_segment(BackwardCall& call, const BackwardMemory& m, int64_t b, in
       for (int64_t c = 0; c < C; ++c) grad_k(j)[c] += to_k(j - begin)[c];
       for (int64_t c = 0; c < Cv; ++c) grad_v(j)[c] += to_v(j - begin)[c];
     }
-    const Rows<float> grad_q = segment ? Rows<float>{call.partial(segment, b, h), nullptr, C} : call.rows(g.grad_q, b, h);
+    const Rows<float> grad_q =
+        segment ? Rows<float>{call.partial(segment, b, h), nullptr, C} : call.rows(g.grad_q, b, h);
     for (int64_t i = 0; i < call.N; ++i) CopyRow(m.grad_q + i * step, C, C, grad_q(i), static_cast<float>(p.scale));
   }
   for (int64_t j = begin; j < end && p.key_mask.data; ++j)
@@ -323,7 +343,8 @@ void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
   for (int64_t item = begin; item < end; ++item) {
     const int64_t segment = item % call.segments, hk = item / call.segments % heads, b = item / call.segments / heads;
     for (int64_t bb = call.sums_batch ? 0 : b; bb < (call.sums_batch ? call.B : b + 1); ++bb)
-      for (int64_t kk = call.sums_heads ? 0 : hk; kk < (call.sums_heads ? call.Hk : hk + 1); ++kk) backward_segment(call, m, bb, kk, segment);
+      for (int64_t kk = call.sums_heads ? 0 : hk; kk < (call.sums_heads ? call.Hk : hk + 1); ++kk)
+        backward_segment(call, m, bb, kk, segment);
   }
 }
 
@@ -331,7 +352,8 @@ void Backward(const AttentionBackwardParams<float>& g, const ParallelFor& parall
   BackwardCall call(g);
   if (g.grad_bias.data) {
     std::array<int64_t, 4> extent;
-    for (int a = 0; a < 4; ++a) extent[a] = g.grad_bias.stride[a] ? g.grad_bias.shape[a] : std::min<int64_t>(1, g.grad_bias.shape[a]);
+    for (int a = 0; a < 4; ++a)
+      extent[a] = g.grad_bias.stride[a] ? g.grad_bias.shape[a] : std::min<int64_t>(1, g.grad_bias.shape[a]);
     for (int64_t b = 0; b < extent[0]; ++b)
       for (int64_t h = 0; h < extent[1]; ++h)
         for (int64_t i = 0; i < extent[2]; ++i)
@@ -390,7 +412,9 @@ void attention_backward(const AttentionBackwardParams<float>& g, const ParallelF
 }
 
 // A few rows are asked for at a time: the definition is fast enough, and nothing can differ from it.
-void attention_rows(const AttentionRowsParams<float>& r, const ParallelFor& parallel) { reference::attention_rows(r, parallel); }
+void attention_rows(const AttentionRowsParams<float>& r, const ParallelFor& parallel) {
+  reference::attention_rows(r, parallel);
+}
 
 }  // namespace fovea::kernels::cpu
 #endif  // HWY_ONCE

@@ -1,9 +1,10 @@
 // Backward tiles: all gradients of one head, one block of up to 3 vectors of keys after the other.
 //   Lanes are keys, the other way round from the forward, because then four of the five products are the forward's
 //   broadcast tile and nothing but K and V is transposed. Per block of keys, for 32 query rows at a time:
-//     ScoreTile   S = Q K^T from bias - lse, P = 2^S;   dP = dO V^T from -delta, dS = P * dP     8 rows x 3 vectors
+//     ScoreTile   S = Q K^T from bias - lse, P = 2^S;   dP = dO V^T, dS = P * (dP - delta)       8 rows x 3 vectors
 //     ColumnTile  dV^T += dO^T P,   dK^T += Q^T dS                                              8 channels x 3 vectors
-//     QueryTile   dQ += dS K                                                                    16 rows x 1 vector of channels
+//     QueryTile   dQ += dS K                                                                    16 rows x 1 vector of
+//     channels
 //   P and dS of 32 rows (6 KiB each) live in L1. delta_i = <dO_i, O_i>. Rows are padded to a multiple of 8 by rows of
 //   weight 0 (lse = 1e30), lanes behind the last key by bias -1e30. Every sum runs in an order fixed by the shapes.
 //   Source: Dao et al. 2022 (FlashAttention), algorithm 4.
@@ -22,22 +23,23 @@ namespace fovea::kernels::cpu {
 namespace HWY_NAMESPACE {
 
 constexpr int kRowChunk = 32;
+constexpr int kGradientBlock = 16;  // channels of <dO, v> summed at a time: dP - delta cancels, so its roundings count
 constexpr float kNoWeight = 1e30f;  // as lse of a row, or minus it as bias of a key: weight exactly 0
 
 // All query rows of a head, packed: `rows` rounded up to 8, `step` C rounded up to a vector, zero-filled.
 struct QueryRows {
-  const float *q, *grad_out;        // [rows][step], [rows][v_step]
-  const float *lse, *minus_delta;   // [rows]; lse in log2 units
-  float* grad_q;                    // [rows][step], summed over the key blocks, without the softmax scale
+  const float *q, *grad_out;  // [rows][step], [rows][v_step]
+  const float *lse, *delta;   // [rows]; lse in log2 units; delta null if one block holds all keys
+  float* grad_q;              // [rows][step], summed over the key blocks, without the softmax scale
   int64_t rows, step, v_step;
 };
 
 // One block of keys: V * L lanes, n of them real.
 struct KeyLanes {
-  const float* k;                       // dense rows [n][step]
-  const float *kt, *vt;                 // [C][V * L] times scale * log2(e), [Cv][V * L]
-  float *grad_kt, *grad_vt;             // [C rounded up to 4][V * L], summed over the query rows
-  float *p, *ds;                        // [kRowChunk][V * L]
+  const float* k;            // dense rows [n][step]
+  const float *kt, *vt;      // [C][V * L] times scale * log2(e), [Cv][V * L]
+  float *grad_kt, *grad_vt;  // [C rounded up to 4][V * L], summed over the query rows
+  float *p, *ds;             // [kRowChunk][V * L]
   int n, C, Cv;
 };
 
@@ -50,37 +52,26 @@ struct BiasRows {
   int64_t first_open = std::numeric_limits<int64_t>::max() / 2;  // row r sees the first first_open + r keys (causal)
 };
 
-HWY_INLINE auto LanesBelow(int64_t end) { return hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(end, 0, L))); }
+HWY_INLINE auto LanesBelow(int64_t end) {
+  return hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(end, 0, L)));
+}
 
-// a[j] += sum_c x[j][c] * t[c]; prefetches the next J rows of x and J rows at `fetch`.
-template <int J, int V>
-HWY_INLINE void RowTile(const float* HWY_RESTRICT x, int64_t step, int C, const float* HWY_RESTRICT t, const float* fetch,
-                        int64_t fetch_step, Vector (&a)[J][V]) {
+// Softmax gradient of one row whose keys are all here: dS = P' (dP - sum P' dP), P' = P / sum P. Delta comes from the
+// very numbers that it is subtracted from, and what lse was rounded by cancels. With few keys a weight may be near 1
+// and dP - delta near 0; <dO, O> would leave its own roundings there, the size of the gradient.
+template <int V>
+HWY_INLINE void CentreRow(Vector (&dp)[V], const float* p) {
   const Floats d;
-  const float* next = x + J * step;
-  const int fetched = std::min(J, C);
-  int c = 0;
-  FOVEA_UNROLL(1) for (; c < fetched; ++c) {
-    hwy::Prefetch(next);
-    FOVEA_UNROLL(4) for (int v = 0; v < V * L; v += 16) hwy::Prefetch(fetch + v);
-    next += step, fetch += fetch_step;
-    Vector q[V];
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, t + v * L);
-    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
-      const Vector b = hn::Set(d, x[j * step]);
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
-    }
-    ++x, t += V * L;
+  Vector total = hn::Zero(d), sum = total;
+  FOVEA_EACH (v, V) {
+    const Vector w = hn::Load(d, p + v * L);
+    total = hn::Add(total, w);
+    sum = hn::Add(sum, hn::IfThenZeroElse(hn::Eq(w, hn::Zero(d)), hn::Mul(w, dp[v])));  // NaN of weight 0 stays out
   }
-  FOVEA_UNROLL(2) for (; c < C; ++c) {
-    Vector q[V];
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, t + v * L);
-    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
-      const Vector b = hn::Set(d, x[j * step]);
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
-    }
-    ++x, t += V * L;
-  }
+  total = hn::SumOfLanes(d, total);
+  const Vector inverse = hn::IfThenZeroElse(hn::Eq(total, hn::Zero(d)), hn::Div(hn::Set(d, 1.f), total));
+  const Vector delta = hn::Mul(hn::SumOfLanes(d, sum), inverse);
+  FOVEA_EACH (v, V) dp[v] = hn::Mul(hn::Sub(dp[v], delta), inverse);
 }
 
 // P and dS of J query rows from row i on (rows of the chunk from r on); dS is also added to the bias gradient.
@@ -93,13 +84,14 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
   {
     // s_ij = scale <q_i, k_j> + bias_ij;   P_ij = exp(s_ij - lse_i)
     Vector a[J][V];
-    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
+    FOVEA_EACH (j, J) {
       const Vector lse = hn::Set(d, R.lse[i + j]);
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::Sub(hn::LoadU(d, bias + j * B.step + v * L), lse);
+      FOVEA_EACH (v, V) a[j][v] = hn::Sub(hn::LoadU(d, bias + j * B.step + v * L), lse);
     }
-    RowTile<J, V>(R.q + i * R.step, R.step, K.C, K.kt, grad ? grad : bias, grad ? B.grad_step : B.step, a);
-    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+    DotTile<J, V, kScoreBlock>(R.q + i * R.step, R.step, K.C, K.kt, grad ? grad : bias, grad ? B.grad_step : B.step, p,
+                               a);
+    FOVEA_EACH (j, J)
+      FOVEA_EACH (v, V) {
         Vector e = Exp2(a[j][v]);
         if (kCausal) e = hn::IfThenElseZero(LanesBelow(B.first_open + r + j - v * L), e);
         hn::Store(e, d, p + (j * V + v) * L);
@@ -107,13 +99,17 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
   }
   // out_i = sum_j P_ij v_j   =>   dP_ij = <dO_i, v_j>,   dS_ij = P_ij (dP_ij - delta_i)
   Vector a[J][V];
-  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
-    const Vector minus_delta = hn::Set(d, R.minus_delta[i + j]);
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = minus_delta;
-  }
-  RowTile<J, V>(R.grad_out + i * R.v_step, R.v_step, K.Cv, K.vt, bias + J * B.step, B.step, a);
-  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+  FOVEA_EACH (j, J)
+    FOVEA_EACH (v, V) a[j][v] = hn::Zero(d);
+  DotTile<J, V, kGradientBlock>(R.grad_out + i * R.v_step, R.v_step, K.Cv, K.vt, bias + J * B.step, B.step, ds, a);
+  FOVEA_EACH (j, J) {
+    if (R.delta) {
+      const Vector delta = hn::Set(d, R.delta[i + j]);
+      FOVEA_EACH (v, V) a[j][v] = hn::Sub(a[j][v], delta);
+    } else {
+      CentreRow<V>(a[j], p + j * V * L);
+    }
+    FOVEA_EACH (v, V) {
       Vector s = hn::Mul(a[j][v], hn::Load(d, p + (j * V + v) * L));
       if (kCausal) s = hn::IfThenElseZero(LanesBelow(B.first_open + r + j - v * L), s);
       hn::Store(s, d, ds + (j * V + v) * L);
@@ -122,34 +118,37 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
         hn::StoreU(hn::Add(hn::LoadU(d, g), s), d, g);
       }
     }
+  }
 }
 
 // out[CB channels][lanes] += x^T w over n rows; first_open as in BiasRows.
 template <int CB, int V, bool kCausal>
-HWY_INLINE void ColumnTile(const float* HWY_RESTRICT x, int64_t step, const float* HWY_RESTRICT w, int n, int64_t first_open,
-                           float* HWY_RESTRICT out) {
+HWY_INLINE void ColumnTile(const float* HWY_RESTRICT x, int64_t step, const float* HWY_RESTRICT w, int n,
+                           int64_t first_open, float* HWY_RESTRICT out) {
   const Floats d;
   Vector a[CB][V];
-  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[c][v] = hn::Load(d, out + (c * V + v) * L);
-  FOVEA_UNROLL(2) for (int i = 0; i < n; ++i) {
+  FOVEA_EACH (c, CB)
+    FOVEA_EACH (v, V) a[c][v] = hn::Load(d, out + (c * V + v) * L);
+  FOVEA_UNROLL(2)
+  for (int i = 0; i < n; ++i) {
     Vector p[V];
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) p[v] = hn::Load(d, w + v * L);
-    FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c) {
+    FOVEA_EACH (v, V) p[v] = hn::Load(d, w + v * L);
+    FOVEA_EACH (c, CB) {
       const Vector b = hn::Set(d, x[c]);
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+      FOVEA_EACH (v, V) {
         const Vector sum = hn::MulAdd(b, p[v], a[c][v]);
         a[c][v] = kCausal ? hn::IfThenElse(LanesBelow(first_open + i - v * L), sum, a[c][v]) : sum;
       }
     }
     x += step, w += V * L;
   }
-  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) hn::Store(a[c][v], d, out + (c * V + v) * L);
+  FOVEA_EACH (c, CB)
+    FOVEA_EACH (v, V) hn::Store(a[c][v], d, out + (c * V + v) * L);
 }
 
 template <int V, bool kCausal>
-HWY_INLINE void Columns(const float* x, int64_t step, int channels, const float* w, int n, int64_t first_open, float* out) {
+HWY_INLINE void Columns(const float* x, int64_t step, int channels, const float* w, int n, int64_t first_open,
+                        float* out) {
   constexpr int CB = kRegisters == 32 ? 8 : 4;
   int c = 0;
   for (; c + CB <= channels; c += CB) ColumnTile<CB, V, kCausal>(x + c, step, w, n, first_open, out + c * V * L);
@@ -158,21 +157,23 @@ HWY_INLINE void Columns(const float* x, int64_t step, int channels, const float*
 
 // dq[R rows][CV vectors of channels] += dS[R][n keys] K[n]
 template <int R, int CV>
-HWY_INLINE void QueryTile(const float* HWY_RESTRICT ds, int lanes, const float* HWY_RESTRICT k, int64_t step, int n, float* HWY_RESTRICT dq) {
+HWY_INLINE void QueryTile(const float* HWY_RESTRICT ds, int lanes, const float* HWY_RESTRICT k, int64_t step, int n,
+                          float* HWY_RESTRICT dq) {
   const Floats d;
   Vector a[R][CV];
-  FOVEA_UNROLL(16) for (int r = 0; r < R; ++r)
-    FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) a[r][c] = hn::LoadU(d, dq + r * step + c * L);
-  FOVEA_UNROLL(2) for (int j = 0; j < n; ++j) {
+  FOVEA_EACH (r, R)
+    FOVEA_EACH (c, CV) a[r][c] = hn::LoadU(d, dq + r * step + c * L);
+  FOVEA_UNROLL(2)
+  for (int j = 0; j < n; ++j) {
     Vector key[CV];
-    FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) key[c] = hn::LoadU(d, k + j * step + c * L);
-    FOVEA_UNROLL(16) for (int r = 0; r < R; ++r) {
+    FOVEA_EACH (c, CV) key[c] = hn::LoadU(d, k + j * step + c * L);
+    FOVEA_EACH (r, R) {
       const Vector b = hn::Set(d, ds[r * lanes + j]);
-      FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) a[r][c] = hn::MulAdd(b, key[c], a[r][c]);
+      FOVEA_EACH (c, CV) a[r][c] = hn::MulAdd(b, key[c], a[r][c]);
     }
   }
-  FOVEA_UNROLL(16) for (int r = 0; r < R; ++r)
-    FOVEA_UNROLL(4) for (int c = 0; c < CV; ++c) hn::StoreU(a[r][c], d, dq + r * step + c * L);
+  FOVEA_EACH (r, R)
+    FOVEA_EACH (c, CV) hn::StoreU(a[r][c], d, dq + r * step + c * L);
 }
 
 template <int CV>
@@ -194,7 +195,8 @@ void AddRows(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i
   if (kCausal) {  // the diagonal: row by row, only the keys that the row sees
     for (int r = 0; r < rows; ++r) {
       const int n = static_cast<int>(std::clamp<int64_t>(B.first_open + r, 0, K.n));
-      for (int64_t c = 0; c < R.step; c += L) QueryTile<1, 1>(K.ds + r * V * L, V * L, K.k + c, R.step, n, dq + r * R.step + c);
+      for (int64_t c = 0; c < R.step; c += L)
+        QueryTile<1, 1>(K.ds + r * V * L, V * L, K.k + c, R.step, n, dq + r * R.step + c);
     }
     return;
   }
@@ -205,14 +207,14 @@ void AddRows(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i
   for (; c < R.step; c += L) QueryColumns<1>(K.ds, V * L, K.k + c, R.step, K.n, dq + c, rows);
 }
 
-// -<a, b>: minus delta of a row.
-HWY_INLINE float MinusDot(const float* a, const float* b, int channels) {
+// delta = <dO, O> of a row.
+HWY_INLINE float Delta(const float* grad_out, const float* out, int channels) {
   const Floats d;
   Vector sum = hn::Zero(d);
   int c = 0;
-  for (; c + L <= channels; c += L) sum = hn::NegMulAdd(hn::LoadU(d, a + c), hn::LoadU(d, b + c), sum);
+  for (; c + L <= channels; c += L) sum = hn::MulAdd(hn::LoadU(d, grad_out + c), hn::LoadU(d, out + c), sum);
   float rest = 0;
-  for (; c < channels; ++c) rest -= a[c] * b[c];
+  for (; c < channels; ++c) rest += grad_out[c] * out[c];
   return hn::GetLane(hn::SumOfLanes(d, sum)) + rest;
 }
 

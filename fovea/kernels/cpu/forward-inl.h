@@ -3,11 +3,11 @@
 //   the running maximum stay in their lanes; both products use the same register tile of 8 x 3 accumulators (4 x 3 with
 //   16 registers), which alone reaches the FMA peak.
 //     queries  V x L lanes    Q^T packed once [channel][lane], scale * log2(e) folded in
-//     keys     chunks of 64   QkTile: J keys at a time, accumulators start from the bias row, exp2, P^T to L1 (12 KiB)
+//     keys     chunks of 32   QkTile: J keys at a time, accumulators start from the bias row, exp2, P^T to L1 (6 KiB)
 //                             PvTile: O^T[8 channels][lanes] += V^T P^T over the chunk
-//   Scores are in log2 units. Two versions: plain, if a bound on the scores says that nothing can overflow or vanish, and
-//   online, with a running maximum a lane that moves only when it would grow by more than 2^16. Each lane's arithmetic is
-//   its own: what other queries of the block hold never changes a bit of it.
+//   Scores are in log2 units. Two versions: plain, if a bound on the scores says that nothing can overflow or vanish,
+//   and online, with a running maximum a lane that moves only when it would grow by more than 2^16. Each lane's
+//   arithmetic is its own: what other queries of the block hold never changes a bit of it.
 #if defined(FOVEA_KERNELS_FORWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FOVEA_KERNELS_FORWARD_INL_H_
 #undef FOVEA_KERNELS_FORWARD_INL_H_
@@ -22,9 +22,10 @@ HWY_BEFORE_NAMESPACE();
 namespace fovea::kernels::cpu {
 namespace HWY_NAMESPACE {
 
-constexpr int kChunk = 64;          // keys between two PV passes
-constexpr float kSafeScore = 100;   // |score| below this, in log2 units, needs no maximum: 2^100 * 2^24 keys < FLT_MAX
-constexpr float kLazyGrowth = 16;   // the running maximum may be exceeded by 2^16 before sums are rescaled
+// Keys between two PV passes. Each pass sums from 0, so that roundings grow with passes, not with keys.
+constexpr int kChunk = 32;
+constexpr float kSafeScore = 100;  // |score| below this, in log2 units, needs no maximum: 2^100 * 2^24 keys < FLT_MAX
+constexpr float kLazyGrowth = 16;  // the running maximum may be exceeded by 2^16 before sums are rescaled
 
 // n keys as the tiles want them. Row j of bias_t holds the bias (log2 units) of all lanes; step 0 repeats one row.
 struct KeyChunk {
@@ -38,12 +39,24 @@ struct KeyChunk {
 template <int V>
 struct BlockState {
   Vector total[V], chunk[V], maximum[V];  // softmax sums of finished chunks and of this one
-  const float* qt;                        // [C][V * L]
+  const float* qt;                        // [C][V * L], packed
   float *out_t, *p;                       // [Cv rounded up to 4][V * L], [kChunk][V * L]
   int C, Cv;
+
+  BlockState(const float* packed_q, int channels, int value_channels, float* out_memory, float* p_memory)
+      : qt(packed_q), out_t(out_memory), p(p_memory), C(channels), Cv(value_channels) {
+    const Floats d;
+    for (int v = 0; v < V; ++v) {
+      total[v] = chunk[v] = hn::Zero(d);
+      maximum[v] = hn::Set(d, std::numeric_limits<float>::lowest());
+    }
+    for (int i = 0; i < round_up(Cv, 4) * V; ++i) hn::Store(hn::Zero(d), d, out_t + i * L);
+  }
 };
 
-HWY_INLINE auto LanesFrom(int64_t first) { return hn::Not(hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(first, 0, L)))); }
+HWY_INLINE auto LanesFrom(int64_t first) {
+  return hn::Not(hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(first, 0, L))));
+}
 
 // Scales what lanes with a grown maximum have summed so far.
 template <int V>
@@ -55,7 +68,8 @@ void Rescale(BlockState<V>& s, const Vector* tile_maximum, float* p_end) {
     const Vector factor = hn::IfThenElse(grown, Exp2(hn::Sub(s.maximum[v], maximum)), hn::Set(d, 1.f));
     s.maximum[v] = maximum;
     s.total[v] = hn::Mul(s.total[v], factor), s.chunk[v] = hn::Mul(s.chunk[v], factor);
-    for (int c = 0; c < round_up(s.Cv, 4); ++c) hn::Store(hn::Mul(factor, hn::Load(d, s.out_t + (c * V + v) * L)), d, s.out_t + (c * V + v) * L);
+    for (int c = 0; c < round_up(s.Cv, 4); ++c)
+      hn::Store(hn::Mul(factor, hn::Load(d, s.out_t + (c * V + v) * L)), d, s.out_t + (c * V + v) * L);
     for (float* p = s.p + v * L; p < p_end; p += V * L) hn::Store(hn::Mul(factor, hn::Load(d, p)), d, p);
   }
 }
@@ -64,39 +78,13 @@ void Rescale(BlockState<V>& s, const Vector* tile_maximum, float* p_end) {
 template <int J, int V, bool kOnline, bool kCausal>
 HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0) {
   const Floats d;
-  const float* HWY_RESTRICT k = keys.k + j0 * keys.k_step;
-  const float* HWY_RESTRICT qt = s.qt;
+  const float* k = keys.k + j0 * keys.k_step;
   const float* bias = keys.bias_t + j0 * keys.bias_step;
-  const int64_t step = keys.k_step;
   float* p = s.p + j0 * V * L;
   Vector a[J][V];
-  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::LoadU(d, bias + j * keys.bias_step + v * L);
-  const float* next_bias = bias + J * keys.bias_step;
-  const float* next_k = k + J * step;
-  const int fetched = J > 1 ? std::min(J, s.C) : 0;
-  int c = 0;
-  FOVEA_UNROLL(1) for (; c < fetched; ++c) {
-    FOVEA_UNROLL(4) for (int v = 0; v < V * L; v += 16) hwy::Prefetch(next_bias + v);
-    hwy::Prefetch(next_k);
-    next_bias += keys.bias_step, next_k += step;
-    Vector q[V];
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, qt + v * L);
-    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
-      const Vector b = hn::Set(d, k[j * step]);
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
-    }
-    ++k, qt += V * L;
-  }
-  FOVEA_UNROLL(2) for (; c < s.C; ++c) {
-    Vector q[V];
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) q[v] = hn::Load(d, qt + v * L);
-    FOVEA_UNROLL(16) for (int j = 0; j < J; ++j) {
-      const Vector b = hn::Set(d, k[j * step]);
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
-    }
-    ++k, qt += V * L;
-  }
+  FOVEA_EACH (j, J)
+    FOVEA_EACH (v, V) a[j][v] = hn::LoadU(d, bias + j * keys.bias_step + v * L);
+  DotTile<J, V, kScoreBlock>(k, keys.k_step, s.C, s.qt, bias + J * keys.bias_step, keys.bias_step, p, a);
   if (kCausal)
     for (int j = 0; j < J; ++j)
       for (int v = 0; v < V; ++v)
@@ -104,15 +92,16 @@ HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0) {
   if (kOnline) {
     Vector tile_maximum[V];
     bool grown = false;
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+    FOVEA_EACH (v, V) {
       tile_maximum[v] = a[0][v];
-      FOVEA_UNROLL(16) for (int j = 1; j < J; ++j) tile_maximum[v] = hn::Max(tile_maximum[v], a[j][v]);
+      FOVEA_UNROLL(16)
+      for (int j = 1; j < J; ++j) tile_maximum[v] = hn::Max(tile_maximum[v], a[j][v]);
       grown |= !hn::AllFalse(d, hn::Gt(tile_maximum[v], hn::Add(s.maximum[v], hn::Set(d, kLazyGrowth))));
     }
     if (HWY_UNLIKELY(grown)) Rescale<V>(s, tile_maximum, p);
   }
-  FOVEA_UNROLL(16) for (int j = 0; j < J; ++j)
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+  FOVEA_EACH (j, J)
+    FOVEA_EACH (v, V) {
       const Vector e = Exp2(kOnline ? hn::Sub(a[j][v], s.maximum[v]) : a[j][v]);
       s.chunk[v] = hn::Add(s.chunk[v], e);
       hn::Store(e, d, p + (j * V + v) * L);
@@ -128,35 +117,27 @@ HWY_INLINE void PvTile(const BlockState<V>& s, const KeyChunk& keys, int c0) {
   const float* HWY_RESTRICT weight = s.p;
   const int64_t step = keys.v_step;
   Vector a[CB][V];
-  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) a[c][v] = hn::Load(d, out + (c * V + v) * L);
-  FOVEA_UNROLL(2) for (int j = 0; j < keys.n; ++j) {
+  FOVEA_EACH (c, CB)
+    FOVEA_EACH (v, V) a[c][v] = hn::Zero(d);
+  FOVEA_UNROLL(2)
+  for (int j = 0; j < keys.n; ++j) {
     hwy::Prefetch(value + 16 * step);
     Vector p[V];
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) p[v] = hn::Load(d, weight + v * L);
-    FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c) {
+    FOVEA_EACH (v, V) p[v] = hn::Load(d, weight + v * L);
+    FOVEA_EACH (c, CB) {
       const Vector b = hn::Set(d, value[c]);
-      FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) {
+      FOVEA_EACH (v, V) {
         const Vector sum = hn::MulAdd(b, p[v], a[c][v]);
         a[c][v] = kCausal ? hn::IfThenElse(LanesFrom(keys.first_lane + j - v * L), sum, a[c][v]) : sum;
       }
     }
     value += step, weight += V * L;
   }
-  FOVEA_UNROLL(16) for (int c = 0; c < CB; ++c)
-    FOVEA_UNROLL(4) for (int v = 0; v < V; ++v) hn::Store(a[c][v], d, out + (c * V + v) * L);
-}
-
-// q: [C][V * L] packed. out_t, p: memory of the block.
-template <int V>
-HWY_INLINE void BeginBlock(BlockState<V>& s, const float* qt, int C, int Cv, float* out_t, float* p) {
-  const Floats d;
-  s.qt = qt, s.out_t = out_t, s.p = p, s.C = C, s.Cv = Cv;
-  for (int v = 0; v < V; ++v) {
-    s.total[v] = s.chunk[v] = hn::Zero(d);
-    s.maximum[v] = hn::Set(d, std::numeric_limits<float>::lowest());
-  }
-  for (int i = 0; i < round_up(Cv, 4) * V; ++i) hn::Store(hn::Zero(d), d, out_t + i * L);
+  FOVEA_EACH (c, CB)
+    FOVEA_EACH (v, V) {
+      float* sum = out + (c * V + v) * L;
+      hn::Store(hn::Add(hn::Load(d, sum), a[c][v]), d, sum);
+    }
 }
 
 // Takes up to kChunk keys into the block.
@@ -197,7 +178,8 @@ HWY_INLINE float ScoreBound(const float* qt, int C, int lanes, const float* key_
   Vector bound = hn::Zero(d);
   for (int u = 0; u < lanes; u += L) {
     Vector sum = hn::Zero(d);
-    for (int c = 0; c < C; ++c) sum = hn::MulAdd(hn::Abs(hn::Load(d, qt + c * lanes + u)), hn::Set(d, key_maximum[c]), sum);
+    for (int c = 0; c < C; ++c)
+      sum = hn::MulAdd(hn::Abs(hn::Load(d, qt + c * lanes + u)), hn::Set(d, key_maximum[c]), sum);
     bound = hn::Max(bound, sum);
   }
   return hn::GetLane(hn::MaxOfLanes(d, bound));

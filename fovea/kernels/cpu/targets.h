@@ -1,8 +1,8 @@
 #pragma once
 // Which Highway targets the kernels are compiled for. Include before any hwy header.
 //   AVX2, AVX3 (AVX-512 F, BW, CD, DQ, VL), NEON. Older x86 runs the reference kernels: kernels/cpu/*.cpp skip the
-//   baseline target that Highway insists on. SVE stays off because its vectors cannot be elements of an array, and arrays
-//   of vectors are our register tiles; SVE machines run the NEON code.
+//   baseline target that Highway insists on. SVE stays off because its vectors cannot be elements of an array, and
+//   arrays of vectors are our register tiles; SVE machines run the NEON code.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #define FOVEA_HAS_KERNELS (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON)
 

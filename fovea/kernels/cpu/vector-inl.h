@@ -1,4 +1,5 @@
-// Vector pieces shared by the kernels: exp2, log2, transposes, row copies. Included once per Highway target.
+// Vector pieces shared by the kernels: exp2, log2, transposes, row copies, the broadcast tile. Included once per
+// Highway target.
 //   Rows of channels lie somewhere in memory (Rows); tiles work on packed copies: "dense" rows [n][step], zero-filled
 //   behind the last channel, or "transposed" blocks [channel][lane] where each vector lane is one query or one key.
 //   Packing reads exactly the channels of each row, never a byte beside them: an input may end at a protected page.
@@ -24,6 +25,11 @@
 #define FOVEA_UNROLL(n) _Pragma(HWY_STR(GCC unroll n))
 #endif
 
+// A loop over the elements of a register tile: unrolled, or the tile would live in memory.
+#define FOVEA_EACH(i, n) \
+  FOVEA_UNROLL(16)       \
+  for (int i = 0; i < (n); ++i)
+
 #if FOVEA_HAS_KERNELS
 HWY_BEFORE_NAMESPACE();
 namespace fovea::kernels::cpu {
@@ -32,9 +38,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Floats = hn::ScalableTag<float>;
 using Vector = hn::Vec<Floats>;
-constexpr int L = HWY_MAX_BYTES / 4;                    // lanes
+constexpr int L = HWY_MAX_BYTES / 4;                          // lanes
 constexpr int kRegisters = HWY_TARGET == HWY_AVX2 ? 16 : 32;  // 8 x 3 accumulators fit 32, 4 x 3 fit 16
-constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
+constexpr double kLog2eExact = 1.4426950408889634;
+constexpr float kLog2e = static_cast<float>(kLog2eExact), kLn2 = 0.693147181f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -48,21 +55,23 @@ struct Rows {
   T* operator()(int64_t i) const { return base + (offset ? offset[i] : i * step); }
 };
 
-// 2^t, relative error 1e-7. Exactly 0 for t <= -127, hence for -inf.
+// 2^t, relative error 1e-7 (AVX-512 6e-8). Exactly 1 for t = 0; exactly 0 for t <= -127, hence for -inf.
 HWY_INLINE Vector Exp2(Vector t) {
   const Floats d;
 #if HWY_TARGET == HWY_AVX3
-  // 7 port slots instead of 11: vreduceps gives t - floor(t), vscalefps multiplies by 2^floor(t).
+  // 8 port slots: vreduceps gives t - floor(t), vscalefps multiplies by 2^floor(t). Degree 5 would save one and
+  // err 1.5e-7.
   const Vector f{_mm512_reduce_ps(t.raw, 1)};
-  Vector p = hn::MulAdd(f, hn::Set(d, 1.8775767e-3f), hn::Set(d, 8.9893397e-3f));
-  p = hn::MulAdd(p, f, hn::Set(d, 5.5826318e-2f));
-  p = hn::MulAdd(p, f, hn::Set(d, 2.4015361e-1f));
-  p = hn::MulAdd(p, f, hn::Set(d, 6.9315308e-1f));
-  p = hn::MulAdd(p, f, hn::Set(d, 9.9999994e-1f));
+  Vector p = hn::MulAdd(f, hn::Set(d, 2.10290284e-4f), hn::Set(d, 1.26319833e-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 9.65861976e-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 5.5492904e-2f));
+  p = hn::MulAdd(p, f, hn::Set(d, 2.40227863e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 6.93147123e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.f));
   return Vector{_mm512_scalef_ps(p.raw, t.raw)};
 #else
-  // Nearest integer by the magic addend, its bits added to the exponent. The constant term is exactly 1, so that
-  // t = -127 gives the bit pattern 0. A NaN must stay one, so it is put back at the end.
+  // Nearest integer by the magic addend, its bits added to the exponent; at t = -127 that is the bit pattern 0. A NaN
+  // must stay one, so it is put back at the end.
   const hn::RebindToSigned<Floats> di;
   const Vector clamped = hn::Min(hn::Max(t, hn::Set(d, -127.f)), hn::Set(d, 128.f));
   const Vector magic = hn::Set(d, 12582912.f);
@@ -83,7 +92,8 @@ HWY_INLINE Vector Log2(Vector s) {
   const Floats d;
   const hn::RebindToSigned<Floats> di;
   const auto bits = hn::BitCast(di, s);
-  const auto exponent = hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3f3504f3)));  // mantissa into [sqrt(1/2), sqrt(2))
+  const auto exponent =
+      hn::ShiftRight<23>(hn::Sub(bits, hn::Set(di, 0x3f3504f3)));  // mantissa into [sqrt(1/2), sqrt(2))
   const Vector m = hn::BitCast(d, hn::Sub(bits, hn::ShiftLeft<23>(exponent)));
   const Vector one = hn::Set(d, 1.f);
   const Vector z = hn::Div(hn::Sub(m, one), hn::Add(m, one)), y = hn::Mul(z, z);
@@ -98,23 +108,27 @@ HWY_INLINE Vector Log2(Vector s) {
 // 16 x 16 transpose in registers, 64 shuffles: half the cost of the 4 x 4 blocks below.
 HWY_INLINE void Transpose16(__m512 r[16]) {
   __m512 t[16];
-  FOVEA_UNROLL(8) for (int i = 0; i < 8; ++i) {
+  FOVEA_EACH (i, 8) {
     t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
     t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
   }
-  FOVEA_UNROLL(4) for (int i = 0; i < 4; ++i) {
+  FOVEA_EACH (i, 4) {
     const __m512d a0 = _mm512_castps_pd(t[4 * i]), a1 = _mm512_castps_pd(t[4 * i + 1]);
     const __m512d a2 = _mm512_castps_pd(t[4 * i + 2]), a3 = _mm512_castps_pd(t[4 * i + 3]);
-    r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a0, a2)), r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a0, a2));
-    r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a1, a3)), r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(a1, a3));
+    r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a0, a2)),
+          r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a0, a2));
+    r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a1, a3)),
+              r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(a1, a3));
   }
-  FOVEA_UNROLL(4) for (int i = 0; i < 4; ++i) {
+  FOVEA_EACH (i, 4) {
     t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88), t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
-    t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88), t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88),
+          t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
   }
-  FOVEA_UNROLL(4) for (int i = 0; i < 4; ++i) {
+  FOVEA_EACH (i, 4) {
     r[i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88), r[8 + i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0xdd);
-    r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88), r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
+    r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88),
+          r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
   }
 }
 #endif
@@ -124,59 +138,80 @@ using Four = hn::Full128<float>;
 HWY_INLINE void Transpose4(hn::Vec<Four>& r0, hn::Vec<Four>& r1, hn::Vec<Four>& r2, hn::Vec<Four>& r3) {
   const Four d;
   const hn::Repartition<double, Four> pairs;
-  const auto x0 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1)), x1 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-  const auto x2 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3)), x3 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+  const auto x0 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1)),
+             x1 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+  const auto x2 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3)),
+             x3 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
   r0 = hn::BitCast(d, hn::InterleaveLower(pairs, x0, x2)), r1 = hn::BitCast(d, hn::InterleaveUpper(pairs, x0, x2));
   r2 = hn::BitCast(d, hn::InterleaveLower(pairs, x1, x3)), r3 = hn::BitCast(d, hn::InterleaveUpper(pairs, x1, x3));
 }
 
+// A factor in two floats. Rounded to one, scale * log2(e) would shift all scores alike by up to 6e-8 of their size.
+struct Factor {
+  float high, low;
+  explicit Factor(double value) : high(static_cast<float>(value)), low(static_cast<float>(value - high)) {}
+};
+
+// x * factor. An exact factor has no low part to multiply with: infinity times 0 would be NaN.
+template <class D, class V>
+HWY_INLINE V Scaled(D d, V x, const Factor& factor) {
+  const V high = hn::Set(d, factor.high);
+  return factor.low == 0 ? hn::Mul(x, high) : hn::MulAdd(x, high, hn::Mul(x, hn::Set(d, factor.low)));
+}
+
 // dst[c * lanes + u] = source row (i0 + u)[c] * factor for c < channels, u < n; 0 for n <= u < lanes (a multiple of L).
-HWY_INLINE void PackTransposed(const Rows<const float>& source, int64_t i0, int n, int lanes, int channels, float factor, float* dst) {
+HWY_INLINE void PackTransposed(const Rows<const float>& source, int64_t i0, int n, int lanes, int channels,
+                               const Factor& factor, float* dst) {
   int c0 = 0;
 #if HWY_TARGET == HWY_AVX3
-  const __m512 factors = _mm512_set1_ps(factor);
+  const Floats wide;
   for (; c0 + 16 <= channels; c0 += 16)
     for (int u = 0; u < lanes; u += 16) {
       __m512 x[16];
-      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i)
-        x[i] = u + i < n ? _mm512_mul_ps(factors, _mm512_loadu_ps(source(i0 + u + i) + c0)) : _mm512_setzero_ps();
+      FOVEA_EACH (i, 16) {
+        const Vector row = u + i < n ? hn::LoadU(wide, source(i0 + u + i) + c0) : hn::Zero(wide);
+        x[i] = Scaled(wide, row, factor).raw;
+      }
       Transpose16(x);
-      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i) _mm512_storeu_ps(dst + (c0 + i) * lanes + u, x[i]);
+      FOVEA_EACH (i, 16) _mm512_storeu_ps(dst + (c0 + i) * lanes + u, x[i]);
     }
 #endif
   const Four d;
-  const auto four_factors = hn::Set(d, factor);
   for (int u = 0; u < lanes; u += 4) {
     const float* row[4];
     for (int i = 0; i < 4; ++i) row[i] = u + i < n ? source(i0 + u + i) : nullptr;
     int c = c0;
     for (; c + 4 <= channels; c += 4) {
       hn::Vec<Four> x0 = hn::Zero(d), x1 = x0, x2 = x0, x3 = x0;
-      if (row[0]) x0 = hn::Mul(four_factors, hn::LoadU(d, row[0] + c));
-      if (row[1]) x1 = hn::Mul(four_factors, hn::LoadU(d, row[1] + c));
-      if (row[2]) x2 = hn::Mul(four_factors, hn::LoadU(d, row[2] + c));
-      if (row[3]) x3 = hn::Mul(four_factors, hn::LoadU(d, row[3] + c));
+      if (row[0]) x0 = Scaled(d, hn::LoadU(d, row[0] + c), factor);
+      if (row[1]) x1 = Scaled(d, hn::LoadU(d, row[1] + c), factor);
+      if (row[2]) x2 = Scaled(d, hn::LoadU(d, row[2] + c), factor);
+      if (row[3]) x3 = Scaled(d, hn::LoadU(d, row[3] + c), factor);
       Transpose4(x0, x1, x2, x3);
       float* out = dst + c * lanes + u;
-      hn::StoreU(x0, d, out), hn::StoreU(x1, d, out + lanes), hn::StoreU(x2, d, out + 2 * lanes), hn::StoreU(x3, d, out + 3 * lanes);
+      hn::StoreU(x0, d, out), hn::StoreU(x1, d, out + lanes), hn::StoreU(x2, d, out + 2 * lanes),
+          hn::StoreU(x3, d, out + 3 * lanes);
     }
     for (; c < channels; ++c)
-      for (int i = 0; i < 4; ++i) dst[c * lanes + u + i] = row[i] ? row[i][c] * factor : 0.f;
+      for (int i = 0; i < 4; ++i)
+        dst[c * lanes + u + i] = row[i] ? (factor.low == 0 ? row[i][c] * factor.high
+                                                           : std::fma(row[i][c], factor.high, row[i][c] * factor.low))
+                                        : 0.f;
   }
 }
 
 // The inverse: target row (i0 + u)[c] = source[c * lanes + u] * factor[u], u < n. factor: one a lane, up to `lanes`.
-HWY_INLINE void UnpackTransposed(const float* source, int lanes, const float* factor, const Rows<float>& target, int64_t i0, int n,
-                                 int channels) {
+HWY_INLINE void UnpackTransposed(const float* source, int lanes, const float* factor, const Rows<float>& target,
+                                 int64_t i0, int n, int channels) {
   int c0 = 0;
 #if HWY_TARGET == HWY_AVX3
   for (; c0 + 16 <= channels; c0 += 16)
     for (int u = 0; u < n; u += 16) {
       const __m512 factors = _mm512_loadu_ps(factor + u);
       __m512 x[16];
-      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i) x[i] = _mm512_mul_ps(factors, _mm512_loadu_ps(source + (c0 + i) * lanes + u));
+      FOVEA_EACH (i, 16) x[i] = _mm512_mul_ps(factors, _mm512_loadu_ps(source + (c0 + i) * lanes + u));
       Transpose16(x);
-      FOVEA_UNROLL(16) for (int i = 0; i < 16; ++i)
+      FOVEA_EACH (i, 16)
         if (u + i < n) _mm512_storeu_ps(target(i0 + u + i) + c0, x[i]);
     }
 #endif
@@ -188,7 +223,8 @@ HWY_INLINE void UnpackTransposed(const float* source, int lanes, const float* fa
     for (; c + 4 <= channels; c += 4) {
       const float* s = source + c * lanes + u;
       hn::Vec<Four> x0 = hn::Mul(factors, hn::LoadU(d, s)), x1 = hn::Mul(factors, hn::LoadU(d, s + lanes));
-      hn::Vec<Four> x2 = hn::Mul(factors, hn::LoadU(d, s + 2 * lanes)), x3 = hn::Mul(factors, hn::LoadU(d, s + 3 * lanes));
+      hn::Vec<Four> x2 = hn::Mul(factors, hn::LoadU(d, s + 2 * lanes)),
+                    x3 = hn::Mul(factors, hn::LoadU(d, s + 3 * lanes));
       Transpose4(x0, x1, x2, x3);
       hn::StoreU(x0, d, target(i0 + u) + c);
       if (rows > 1) hn::StoreU(x1, d, target(i0 + u + 1) + c);
@@ -209,6 +245,59 @@ HWY_INLINE void CopyRow(const float* from, int channels, int step, float* to, fl
   for (; c + 4 <= channels; c += 4) hn::StoreU(hn::Mul(hn::LoadU(four, from + c), hn::Set(four, factor)), four, to + c);
   for (; c < channels; ++c) to[c] = from[c] * factor;
   for (; c < step; ++c) to[c] = 0;
+}
+
+constexpr int kScoreBlock = 32;  // channels of <q, k> summed at a time
+
+// a[j] += sum_c x[j][c] * t[c] for J rows x against V vectors of lanes. Prefetches the next J rows of x and J rows at
+// `fetch`.
+template <int J, int V>
+HWY_INLINE void RowTile(const float* HWY_RESTRICT x, int64_t step, int C, const float* HWY_RESTRICT t,
+                        const float* fetch, int64_t fetch_step, Vector (&a)[J][V]) {
+  const Floats d;
+  const float* next = x + J * step;
+  const int fetched = std::min(J, C);
+  int c = 0;
+  FOVEA_UNROLL(1)
+  for (; c < fetched; ++c) {
+    hwy::Prefetch(next);
+    FOVEA_UNROLL(4)
+    for (int v = 0; v < V * L; v += 16) hwy::Prefetch(fetch + v);
+    next += step, fetch += fetch_step;
+    Vector q[V];
+    FOVEA_EACH (v, V) q[v] = hn::Load(d, t + v * L);
+    FOVEA_EACH (j, J) {
+      const Vector b = hn::Set(d, x[j * step]);
+      FOVEA_EACH (v, V) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
+    }
+    ++x, t += V * L;
+  }
+  FOVEA_UNROLL(2)
+  for (; c < C; ++c) {
+    Vector q[V];
+    FOVEA_EACH (v, V) q[v] = hn::Load(d, t + v * L);
+    FOVEA_EACH (j, J) {
+      const Vector b = hn::Set(d, x[j * step]);
+      FOVEA_EACH (v, V) a[j][v] = hn::MulAdd(b, q[v], a[j][v]);
+    }
+    ++x, t += V * L;
+  }
+}
+
+// The same in blocks of kBlock channels that are summed on their own: roundings grow with a block, not with all of C.
+// spill: J * V * L floats.
+template <int J, int V, int kBlock>
+HWY_INLINE void DotTile(const float* x, int64_t step, int C, const float* t, const float* fetch, int64_t fetch_step,
+                        float* HWY_RESTRICT spill, Vector (&a)[J][V]) {
+  const Floats d;
+  RowTile<J, V>(x, step, std::min(kBlock, C), t, fetch, fetch_step, a);
+  for (int c = kBlock; c < C; c += kBlock) {
+    FOVEA_EACH (j, J)
+      FOVEA_EACH (v, V) hn::Store(a[j][v], d, spill + (j * V + v) * L), a[j][v] = hn::Zero(d);
+    RowTile<J, V>(x + c, step, std::min(kBlock, C - c), t + c * V * L, fetch, fetch_step, a);
+    FOVEA_EACH (j, J)
+      FOVEA_EACH (v, V) a[j][v] = hn::Add(hn::Load(d, spill + (j * V + v) * L), a[j][v]);
+  }
 }
 
 HWY_INLINE void Fill(float* to, int64_t n, float value) {

@@ -1,11 +1,11 @@
 // Windowed attention on vectors: forward-inl.h and backward-inl.h hold the tiles, this file feeds them.
-//   Work is cut into (head, chunk of windows of one class); head and class vary slowest, so that a thread builds the bias
-//   tile of (head, class) once and streams windows past it (0.5 MB at 7^3 tokens: it stays in L2).
-//   Per window K and V are gathered through the token list into packed rows, padded positions become copies of pad_token,
-//   Q is gathered while it is transposed, and outputs go straight to their tokens: no copy of the volume is rolled,
+//   Work is cut into (head, chunk of windows of one class); head and class vary slowest, so that a thread builds the
+//   bias tile of (head, class) once and streams windows past it (0.5 MB at 7^3 tokens: it stays in L2). Per window K
+//   and V are gathered through the token list into packed rows, padded positions become copies of pad_token, Q is
+//   gathered while it is transposed, and outputs go straight to their tokens: no copy of the volume is rolled,
 //   partitioned or padded. Regions that exclude each other are separate groups, so those blocks cost nothing.
-//   Bias gradient: one float tile a chunk, folded into a double partial sum of the chunk; partial sums are added in chunk
-//   order. Chunks depend on the shapes alone, hence the same bits for any number of threads.
+//   Bias gradient: one float tile a chunk, folded into a double partial sum of the chunk; partial sums are added in
+//   chunk order. Chunks depend on the shapes alone, hence the same bits for any number of threads.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fovea/kernels/cpu/window_attention.cpp"
 #include "fovea/kernels/cpu/targets.h"
@@ -46,8 +46,11 @@ struct Call {
   TokenOffset in, out, lse;
 
   explicit Call(const WindowAttentionParams<float>& params)
-      : p(params), plan(grid, p.window, p.shift, !p.mask_value, p.pad_token.data != nullptr), linear(plan.n),
-        in(grid, p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3]), out(grid, p.out.stride[1], p.out.stride[2], p.out.stride[3]),
+      : p(params),
+        plan(grid, p.window, p.shift, !p.mask_value, p.pad_token.data != nullptr),
+        linear(plan.n),
+        in(grid, p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3]),
+        out(grid, p.out.stride[1], p.out.stride[2], p.out.stride[3]),
         lse(grid, p.lse.stride[2], p.lse.stride[3], p.lse.stride[4]) {
     const int64_t wy = p.window[1], wx = p.window[2];
     for (int64_t i = 0; i < plan.n; ++i)
@@ -60,13 +63,18 @@ struct Call {
 // Whether a class needs a tile at all: without bias and mask one row of zeros does.
 inline bool has_tile(const Call& call, const WindowClass& c) {
   return call.p.bias.data || call.p.bias_table.data ||
-         (call.p.mask_value && std::any_of(c.region.begin(), c.region.end(), [&](int32_t r) { return r != c.region[0]; }));
+         (call.p.mask_value &&
+          std::any_of(c.region.begin(), c.region.end(), [&](int32_t r) { return r != c.region[0]; }));
 }
 
 enum class TileRows { kKeys, kQueries };  // forward: a row a key, lanes are queries; backward: the other way round
 
-inline int64_t tile_lanes(const WindowGroup& g, TileRows rows) { return round_up(rows == TileRows::kKeys ? g.queries : g.keys(), L); }
-inline int64_t tile_rows(const WindowGroup& g, TileRows rows) { return rows == TileRows::kKeys ? g.keys() : round_up(g.queries, 8); }
+inline int64_t tile_lanes(const WindowGroup& g, TileRows rows) {
+  return round_up(rows == TileRows::kKeys ? g.queries : g.keys(), L);
+}
+inline int64_t tile_rows(const WindowGroup& g, TileRows rows) {
+  return rows == TileRows::kKeys ? g.keys() : round_up(g.queries, 8);
+}
 
 // Floats of all tiles of the largest class.
 inline int64_t tile_memory(const Call& call, TileRows rows) {
@@ -84,10 +92,10 @@ inline void copy_table_column(const Call& call, int64_t h, float* column) {
   for (int64_t r = 0; r < call.p.bias_table.shape[0]; ++r) column[r] = call.p.bias_table(r, h) * kLog2e;
 }
 
-// Bias of all (query, key) of the group in log2 units, lanes behind the last one `beyond`. Returns the largest |score| that
-// bias and mask can add (a large negative mask adds none).
-float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, TileRows rows, int64_t h, const float* column, float beyond,
-                 float* tile) {
+// Bias of all (query, key) of the group in log2 units, lanes behind the last one `beyond`. Returns the largest |score|
+// that bias and mask can add (a large negative mask adds none).
+float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, TileRows rows, int64_t h,
+                 const float* column, float beyond, float* tile) {
   const auto& p = call.p;
   const int64_t lanes = tile_lanes(g, rows), n_rows = rows == TileRows::kKeys ? g.keys() : g.queries;
   const int64_t n_lanes = rows == TileRows::kKeys ? g.queries : g.keys();
@@ -105,7 +113,8 @@ float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, T
       const float* middle = column + call.centre + sign * call.linear[row];
       for (int64_t u = 0; u < n_lanes; ++u) out[u] = middle[-sign * call.linear[g.position[u]]];
     } else if (p.bias.data) {
-      const int64_t lane_stride = p.bias.stride[rows == TileRows::kKeys ? 1 : 2], row_stride = p.bias.stride[rows == TileRows::kKeys ? 2 : 1];
+      const int64_t lane_stride = p.bias.stride[rows == TileRows::kKeys ? 1 : 2],
+                    row_stride = p.bias.stride[rows == TileRows::kKeys ? 2 : 1];
       const float* from = p.bias.data + h * p.bias.stride[0] + row * row_stride;
       for (int64_t u = 0; u < n_lanes; ++u) out[u] = from[g.position[u] * lane_stride] * kLog2e;
     } else {
@@ -128,7 +137,8 @@ struct ForwardMemory {
     const int64_t padded = round_up(call.C, 4);
     tiles = arena.take(tile_memory(call, TileRows::kKeys) + 2 * L), column = arena.take(call.p.bias_table.shape[0]);
     k = arena.take(call.plan.n * padded), v = arena.take(call.plan.n * padded), key_maximum = arena.take(padded);
-    qt = arena.take(call.C * 3 * L), out_t = arena.take(padded * 3 * L), p = arena.take(kChunk * 3 * L), lse = arena.take(3 * L);
+    qt = arena.take(call.C * 3 * L), out_t = arena.take(padded * 3 * L), p = arena.take(kChunk * 3 * L),
+    lse = arena.take(3 * L);
   }
 };
 
@@ -139,16 +149,20 @@ struct WindowKeys {
 };
 
 template <int V>
-void query_block(const Call& call, const ForwardMemory& m, const WindowKeys& keys, const Rows<const float>& q, const Rows<float>& out,
-                 int64_t i0, int64_t queries) {
+void query_block(const Call& call, const ForwardMemory& m, const WindowKeys& keys, const Rows<const float>& q,
+                 const Rows<float>& out, int64_t i0, int64_t queries) {
   const int n = static_cast<int>(std::min<int64_t>(V * L, queries - i0)), C = static_cast<int>(call.C);
-  PackTransposed(q, i0, n, V * L, C, static_cast<float>(call.p.scale) * kLog2e, m.qt);
+  PackTransposed(q, i0, n, V * L, C, Factor(call.p.scale * kLog2eExact), m.qt);
   const bool online = !(ScoreBound(m.qt, C, V * L, m.key_maximum) + keys.bias_bound <= kSafeScore);
-  BlockState<V> s;
-  BeginBlock(s, m.qt, C, C, m.out_t, m.p);
+  BlockState<V> s(m.qt, C, C, m.out_t, m.p);
   for (int64_t j = 0; j < keys.n; j += kChunk) {
-    const KeyChunk chunk{m.k + j * keys.step, m.v + j * keys.step, keys.tile + j * keys.tile_step + i0,
-                         keys.step,           keys.step,           keys.tile_step, static_cast<int>(std::min<int64_t>(kChunk, keys.n - j))};
+    const KeyChunk chunk{m.k + j * keys.step,
+                         m.v + j * keys.step,
+                         keys.tile + j * keys.tile_step + i0,
+                         keys.step,
+                         keys.step,
+                         keys.tile_step,
+                         static_cast<int>(std::min<int64_t>(kChunk, keys.n - j))};
     online ? AddKeys<V, true, false>(s, chunk) : AddKeys<V, false, false>(s, chunk);
   }
   EndBlock(s, online, out, i0, n, m.lse);
@@ -210,7 +224,8 @@ void forward_items(const Call& call, int64_t begin, int64_t end) {
                       : query_block<3>(call, m, keys, q, o, i, g.queries);
           if (p.lse.data) {
             float* lse = p.lse.data + b * p.lse.stride[0] + h * p.lse.stride[1];
-            for (int64_t u = i; u < std::min(i + take * L, g.queries); ++u) lse[call.lse(token[g.position[u]])] = m.lse[u - i];
+            for (int64_t u = i; u < std::min(i + take * L, g.queries); ++u)
+              lse[call.lse(token[g.position[u]])] = m.lse[u - i];
           }
           i += take * L;
         }
@@ -223,7 +238,8 @@ void forward_items(const Call& call, int64_t begin, int64_t end) {
 void Forward(const WindowAttentionParams<float>& p, const ParallelFor& parallel) {
   Call call(p);
   call.chunks = call.plan.chunks(call.B, 4);
-  parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1, [&call](int64_t begin, int64_t end) { forward_items(call, begin, end); });
+  parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1,
+           [&call](int64_t begin, int64_t end) { forward_items(call, begin, end); });
 }
 
 // ------------------------------------------------------------------------------------------------------------ backward
@@ -237,7 +253,9 @@ struct BackwardCall : Call {
   std::vector<double> padding_sum;  // [H][chunks][2][C]
 
   explicit BackwardCall(const WindowAttentionBackwardParams<float>& params)
-      : Call(params.forward), g(params), grad_in(grid, g.grad_qkv.stride[1], g.grad_qkv.stride[2], g.grad_qkv.stride[3]),
+      : Call(params.forward),
+        g(params),
+        grad_in(grid, g.grad_qkv.stride[1], g.grad_qkv.stride[2], g.grad_qkv.stride[3]),
         grad_out(grid, g.grad_out.stride[1], g.grad_out.stride[2], g.grad_out.stride[3]),
         bias_wanted(g.grad_bias_table.data || g.grad_bias.data) {
     // Enough chunks to share out, few enough that their partial sums stay small beside the tensors.
@@ -250,15 +268,18 @@ struct BackwardCall : Call {
 };
 
 struct BackwardMemory {
-  float *tiles, *grad_tiles, *column, *q, *grad_out, *grad_q, *k, *v, *grad_k, *grad_v, *lse, *minus_delta;
+  float *tiles, *grad_tiles, *column, *q, *grad_out, *grad_q, *k, *v, *grad_k, *grad_v, *lse, *delta;
   float *kt, *vt, *grad_kt, *grad_vt, *p, *ds, *scale, *one;
   BackwardMemory(const BackwardCall& call, Arena& arena) {
-    const int64_t rows = round_up(call.plan.n, 8), step = round_up(call.C, L), tile = tile_memory(call, TileRows::kQueries) + 2 * L;
-    tiles = arena.take(tile), grad_tiles = arena.take(call.bias_wanted ? tile : 0), column = arena.take(call.p.bias_table.shape[0]);
+    const int64_t rows = round_up(call.plan.n, 8), step = round_up(call.C, L),
+                  tile = tile_memory(call, TileRows::kQueries) + 2 * L;
+    tiles = arena.take(tile), grad_tiles = arena.take(call.bias_wanted ? tile : 0),
+    column = arena.take(call.p.bias_table.shape[0]);
     for (float** piece : {&q, &grad_out, &grad_q, &k, &v, &grad_k, &grad_v}) *piece = arena.take(rows * step);
-    lse = arena.take(rows), minus_delta = arena.take(rows);
+    lse = arena.take(rows), delta = arena.take(rows);
     for (float** piece : {&kt, &vt, &grad_kt, &grad_vt}) *piece = arena.take(step * 3 * L);
-    p = arena.take(kRowChunk * 3 * L), ds = arena.take(kRowChunk * 3 * L), scale = arena.take(3 * L), one = arena.take(3 * L);
+    p = arena.take(kRowChunk * 3 * L), ds = arena.take(kRowChunk * 3 * L), scale = arena.take(3 * L),
+    one = arena.take(3 * L);
   }
 };
 
@@ -278,15 +299,17 @@ void fold_tile(const BackwardCall& call, const WindowGroup& g, float* tile, doub
 }
 
 template <int V>
-void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRows& rows, const BiasRows& bias, int64_t j0, int64_t keys) {
+void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRows& rows, const BiasRows& bias,
+               int64_t j0, int64_t keys) {
   const int C = static_cast<int>(call.C), n = static_cast<int>(std::min<int64_t>(V * L, keys - j0));
   const Rows<const float> k{m.k, nullptr, rows.step}, v{m.v, nullptr, rows.step};
-  PackTransposed(k, j0, n, V * L, C, static_cast<float>(call.p.scale) * kLog2e, m.kt);
-  PackTransposed(v, j0, n, V * L, C, 1.f, m.vt);
+  PackTransposed(k, j0, n, V * L, C, Factor(call.p.scale * kLog2eExact), m.kt);
+  PackTransposed(v, j0, n, V * L, C, Factor(1), m.vt);
   Fill(m.grad_kt, round_up(C, 4) * V * L, 0), Fill(m.grad_vt, round_up(C, 4) * V * L, 0);
   const KeyLanes lanes{m.k + j0 * rows.step, m.kt, m.vt, m.grad_kt, m.grad_vt, m.p, m.ds, n, C, C};
   for (int64_t i = 0; i < rows.rows; i += kRowChunk) {
-    const BiasRows here{bias.bias + i * bias.step + j0, bias.step, bias.grad ? bias.grad + i * bias.grad_step + j0 : nullptr, bias.grad_step};
+    const BiasRows here{bias.bias + i * bias.step + j0, bias.step,
+                        bias.grad ? bias.grad + i * bias.grad_step + j0 : nullptr, bias.grad_step};
     AddRows<V, false>(rows, lanes, here, i, static_cast<int>(std::min<int64_t>(kRowChunk, rows.rows - i)));
   }
   UnpackTransposed(m.grad_kt, V * L, m.scale, Rows<float>{m.grad_k, nullptr, rows.step}, j0, n, C);
@@ -294,8 +317,8 @@ void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRow
 }
 
 // All gradients of one group of one window and head.
-void backward_group(const BackwardCall& call, const BackwardMemory& m, const WindowGroup& g, const int32_t* token, int64_t b, int64_t h,
-                    const BiasRows& bias, double* padding_sum) {
+void backward_group(const BackwardCall& call, const BackwardMemory& m, const WindowGroup& g, const int32_t* token,
+                    int64_t b, int64_t h, const BiasRows& bias, double* padding_sum) {
   const auto& p = call.p;
   const auto& grads = call.g;
   const int64_t C = call.C, step = round_up(C, L), rows = round_up(g.queries, 8);
@@ -310,20 +333,20 @@ void backward_group(const BackwardCall& call, const BackwardMemory& m, const Win
     CopyRow(from + p.qkv.stride[4], C, step, m.k + i * step);
     CopyRow(from + 2 * p.qkv.stride[4], C, step, m.v + i * step);
     CopyRow(upstream + call.grad_out(t), C, step, m.grad_out + i * step);
-    m.minus_delta[i] = MinusDot(m.grad_out + i * step, forward_out + call.out(t), C);
+    m.delta[i] = Delta(m.grad_out + i * step, forward_out + call.out(t), C);
     const float lse = forward_lse[call.lse(t)];
     m.lse[i] = lse == -kInfinity ? kNoWeight : lse * kLog2e;
   }
   for (int64_t i = g.queries; i < rows; ++i) {
     Fill(m.q + i * step, step, 0), Fill(m.grad_out + i * step, step, 0);
-    m.minus_delta[i] = 0, m.lse[i] = kNoWeight;
+    m.delta[i] = 0, m.lse[i] = kNoWeight;
   }
   for (int64_t j = g.queries; j < g.keys(); ++j) {
     CopyRow(&p.pad_token(1, h, 0), C, step, m.k + j * step);
     CopyRow(&p.pad_token(2, h, 0), C, step, m.v + j * step);
   }
   Fill(m.grad_q, rows * step, 0);
-  const QueryRows packed{m.q, m.grad_out, m.lse, m.minus_delta, m.grad_q, rows, step, step};
+  const QueryRows packed{m.q, m.grad_out, m.lse, g.keys() <= 3 * L ? nullptr : m.delta, m.grad_q, rows, step, step};
   for (int64_t j = 0; j < g.keys();) {
     const int64_t left = (g.keys() - j + L - 1) / L, take = left == 1 ? 1 : left == 2 || left == 4 ? 2 : 3;
     take == 1   ? key_block<1>(call, m, packed, bias, j, g.keys())
@@ -340,7 +363,8 @@ void backward_group(const BackwardCall& call, const BackwardMemory& m, const Win
   }
   if (padding_sum)
     for (int64_t j = g.queries; j < g.keys(); ++j)
-      for (int64_t c = 0; c < C; ++c) padding_sum[c] += m.grad_k[j * step + c], padding_sum[C + c] += m.grad_v[j * step + c];
+      for (int64_t c = 0; c < C; ++c)
+        padding_sum[c] += m.grad_k[j * step + c], padding_sum[C + c] += m.grad_v[j * step + c];
 }
 
 void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
@@ -376,7 +400,8 @@ void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
       if (bias.grad) Fill(bias.grad, tile_rows(g, TileRows::kQueries) * lanes, 0);
       for (int64_t pair = chunk.begin; pair < chunk.end; ++pair) {
         const int32_t* token = call.plan.token.data() + c.windows[pair % n_windows] * call.plan.n;
-        backward_group(call, m, g, token, pair / n_windows, h, bias, call.padding_sum.empty() ? nullptr : &call.padding_sum[item * 2 * call.C]);
+        backward_group(call, m, g, token, pair / n_windows, h, bias,
+                       call.padding_sum.empty() ? nullptr : &call.padding_sum[item * 2 * call.C]);
         if (bias.grad && (pair + 1 == chunk.end || (pair - chunk.begin) % kPairsAFold == kPairsAFold - 1))
           fold_tile(call, g, bias.grad, &call.bias_sum[item * call.entries]);
       }
@@ -405,7 +430,8 @@ void reduce_head(const BackwardCall& call, int64_t h) {
 
 void Backward(const WindowAttentionBackwardParams<float>& g, const ParallelFor& parallel) {
   BackwardCall call(g);
-  parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1, [&call](int64_t begin, int64_t end) { backward_items(call, begin, end); });
+  parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1,
+           [&call](int64_t begin, int64_t end) { backward_items(call, begin, end); });
   parallel(call.H, 1, [&call](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) reduce_head(call, h);
   });

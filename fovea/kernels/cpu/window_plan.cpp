@@ -5,7 +5,8 @@
 
 namespace fovea::kernels::cpu {
 
-WindowPlan::WindowPlan(const Triple& grid, const Triple& window, const Triple& shift, bool split_regions, bool padding_takes_part)
+WindowPlan::WindowPlan(const Triple& grid, const Triple& window, const Triple& shift, bool split_regions,
+                       bool padding_takes_part)
     : n(window[0] * window[1] * window[2]) {
   const Triple counts = window_counts(grid, window);
   token.resize(counts[0] * counts[1] * counts[2] * n);
@@ -46,7 +47,8 @@ std::vector<WindowChunk> WindowPlan::chunks(int64_t batch, int64_t pairs) const 
   std::vector<WindowChunk> all;
   for (size_t c = 0; c < classes.size(); ++c) {
     const int64_t total = batch * static_cast<int64_t>(classes[c].windows.size());
-    for (int64_t begin = 0; begin < total; begin += pairs) all.push_back({static_cast<int32_t>(c), begin, std::min(begin + pairs, total)});
+    for (int64_t begin = 0; begin < total; begin += pairs)
+      all.push_back({static_cast<int32_t>(c), begin, std::min(begin + pairs, total)});
   }
   return all;
 }

@@ -35,7 +35,8 @@ struct WindowPlan {
   std::vector<WindowClass> classes;
 
   /// `split_regions`: regions exclude each other. `padding_takes_part`: padded positions are keys.
-  WindowPlan(const Triple& grid, const Triple& window, const Triple& shift, bool split_regions, bool padding_takes_part);
+  WindowPlan(const Triple& grid, const Triple& window, const Triple& shift, bool split_regions,
+             bool padding_takes_part);
 
   /// Chunks of at most `pairs` pairs, the same for any number of threads.
   std::vector<WindowChunk> chunks(int64_t batch, int64_t pairs) const;

@@ -12,7 +12,8 @@ namespace fovea::kernels::reference {
 namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// weights[j] = softmax of query (b, h, i), 0 for a key that takes no part. Returns lse. Keys of weight 0 are never read.
+// weights[j] = softmax of query (b, h, i), 0 for a key that takes no part. Returns lse. Keys of weight 0 are never
+// read.
 template <class T>
 double softmax_row(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t i, std::vector<double>& weights) {
   const int64_t n = p.q.shape[2], m = p.k.shape[2], channels = p.q.shape[3], hk = h / (p.q.shape[1] / p.k.shape[1]);
@@ -65,8 +66,10 @@ void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& 
 
   // Distinct elements of grad_bias in double; broadcast axes have one.
   std::array<int64_t, 4> bias_shape{};
-  for (int a = 0; a < 4; ++a) bias_shape[a] = g.grad_bias.stride[a] ? g.grad_bias.shape[a] : std::min<int64_t>(1, g.grad_bias.shape[a]);
-  std::vector<double> bias_sum(g.grad_bias.data ? bias_shape[0] * bias_shape[1] * bias_shape[2] * bias_shape[3] : 0, 0.0);
+  for (int a = 0; a < 4; ++a)
+    bias_shape[a] = g.grad_bias.stride[a] ? g.grad_bias.shape[a] : std::min<int64_t>(1, g.grad_bias.shape[a]);
+  std::vector<double> bias_sum(g.grad_bias.data ? bias_shape[0] * bias_shape[1] * bias_shape[2] * bias_shape[3] : 0,
+                               0.0);
   const auto bias_at = [&](int64_t b, int64_t h, int64_t i, int64_t j) -> double& {
     const int64_t index[] = {b, h, i, j};
     int64_t offset = 0;

@@ -122,7 +122,8 @@ void window_attention_backward(const WindowAttentionBackwardParams<T>& g, const 
   // A head's bias gradient is summed over batch, then windows, then queries: one thread a head fixes that order.
   parallel(a.H, 1, [&](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; ++h) {
-      std::vector<double> weights, table(g.grad_bias_table.data ? table_rows : 0), bias(g.grad_bias.data ? n * n : 0), pad(2 * C);
+      std::vector<double> weights, table(g.grad_bias_table.data ? table_rows : 0), bias(g.grad_bias.data ? n * n : 0),
+          pad(2 * C);
       std::vector<double> grad_q(n * C), grad_k(n * C), grad_v(n * C), grad_weight(n);
       for (int64_t b = 0; b < a.B; ++b)
         for (int64_t window = 0; window < a.windows; ++window) {
