@@ -1,10 +1,11 @@
 #include "fovea/nn/swin_stage.h"
 
+#include "fovea/nn/recompute.h"
 #include "fovea/nn/trace.h"
 
 namespace fovea::nn {
 
-SwinStageImpl::SwinStageImpl(const SwinStageOptions& options) {
+SwinStageImpl::SwinStageImpl(const SwinStageOptions& options) : recompute_(options.recompute()) {
   blocks = register_module("blocks", torch::nn::ModuleList());
   auto attention = options.attention();
   const auto& window = attention.window();
@@ -19,7 +20,10 @@ SwinStageImpl::SwinStageImpl(const SwinStageOptions& options) {
 
 torch::Tensor SwinStageImpl::forward(torch::Tensor x) {
   x = x.permute({0, 2, 3, 4, 1}).contiguous();
-  for (const auto& block : *blocks) x = block->as<SwinTransformerBlock>()->forward(x);
+  for (const auto& each : *blocks) {
+    auto* block = each->as<SwinTransformerBlock>();
+    x = recompute_ ? recomputed([block](torch::Tensor in) { return block->forward(std::move(in)); }, x) : block->forward(x);
+  }
   return traced(this, downsample(x).permute({0, 4, 1, 2, 3}));
 }
 

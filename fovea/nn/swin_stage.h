@@ -15,6 +15,7 @@ struct SwinStageOptions {
   TORCH_ARG(double, mlp_ratio) = 4;
   TORCH_ARG(double, dropout) = 0;
   TORCH_ARG(MergingOrder, merging) = MergingOrder::kAll;
+  TORCH_ARG(bool, recompute) = false;              ///< keep each block's input only, run the block again in backward
 };
 
 /// Some Swin blocks on one grid, then patch merging.
@@ -27,6 +28,9 @@ class SwinStageImpl : public torch::nn::Module {
 
   torch::nn::ModuleList blocks{nullptr};
   PatchMerging downsample{nullptr};
+
+ private:
+  bool recompute_;
 };
 TORCH_MODULE(SwinStage);
 

@@ -4,21 +4,19 @@
 #include "fovea/ops/instance_norm_act.h"
 
 namespace fovea::nn {
-namespace {
-constexpr double kSlope = 0.01;
-}
-
 UnetBlockImpl::UnetBlockImpl(int64_t in, int64_t out, Residual residual) : residual_(residual) {
   conv1 = register_module("conv1", Convolution(ConvolutionOptions(in, out, 3)));
   conv2 = register_module("conv2", Convolution(ConvolutionOptions(out, out, 3)));
+  lrelu = register_module("lrelu", torch::nn::LeakyReLU(torch::nn::LeakyReLUOptions().negative_slope(0.01)));
   if (residual == Residual::kYes && in != out) conv3 = register_module("conv3", Convolution(ConvolutionOptions(in, out, 1)));
 }
 
 torch::Tensor UnetBlockImpl::forward(const torch::Tensor& x) {
-  const auto y = conv2(ops::instance_norm_act(conv1(x), {}, {}, kSlope));
+  const double slope = lrelu->options.negative_slope();
+  const auto y = conv2(traced(lrelu.get(), ops::instance_norm_act(conv1(x), {}, {}, slope)));
   std::optional<torch::Tensor> shortcut;
   if (residual_ == Residual::kYes) shortcut = conv3 ? ops::instance_norm_act(conv3(x)) : x;
-  return traced(this, ops::instance_norm_act(y, {}, {}, kSlope, shortcut));
+  return traced(this, traced(lrelu.get(), ops::instance_norm_act(y, {}, {}, slope, shortcut)));
 }
 
 UnetrBasicBlockImpl::UnetrBasicBlockImpl(int64_t in, int64_t out, Residual residual) {

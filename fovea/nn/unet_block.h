@@ -20,6 +20,7 @@ class UnetBlockImpl : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x);
 
   Convolution conv1{nullptr}, conv2{nullptr}, conv3{nullptr};
+  torch::nn::LeakyReLU lrelu{nullptr};  // the name and the slope; norm and activation are one op
 
  private:
   Residual residual_;

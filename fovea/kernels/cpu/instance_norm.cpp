@@ -134,12 +134,9 @@ void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
     chunk_moments(l, p.x.data + l.start_of(b, k), l.rows_of(k), means.data() + at, squares.data() + at);
   });
 
-  std::vector<std::vector<float>> centre, scale;
-  std::vector<double> bias(C);
-  for (int64_t c = 0; c < C; ++c) bias[c] = p.bias.data ? p.bias(c) : 0;
-  const std::vector<float> shift = l.spread(bias);
+  std::vector<std::vector<float>> centre, scale, shift;
   for (int64_t b = 0; b < l.B; ++b) {
-    std::vector<double> mean(C, 0.0), gain(C);
+    std::vector<double> mean(C, 0.0), gain(C), offset(C);
     for (int64_t c = 0; c < C; ++c) {
       double count = 0, square = 0;
       for (int64_t k = 0; k < l.chunks; ++k) {
@@ -153,9 +150,12 @@ void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
       gain[c] = rstd * (p.weight.data ? p.weight(c) : 1);
       p.mean(b, c) = static_cast<float>(mean[c]);
       p.rstd(b, c) = static_cast<float>(rstd);
+      // x - float(mean) is exact or nearly so; what rounding took from the mean goes into the shift.
+      offset[c] = (p.bias.data ? p.bias(c) : 0) - (mean[c] - p.mean(b, c)) * gain[c];
     }
     centre.push_back(l.spread(mean));
     scale.push_back(l.spread(gain));
+    shift.push_back(l.spread(offset));
   }
 
   const float slope = static_cast<float>(p.slope);
@@ -165,7 +165,7 @@ void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
     const float* HWY_RESTRICT x = p.x.data + start;
     const float* HWY_RESTRICT residual = p.residual.data ? p.residual.data + start : nullptr;
     float* HWY_RESTRICT out = p.out.data + start;
-    const float *m = centre[b].data(), *s = scale[b].data(), *t = shift.data();
+    const float *m = centre[b].data(), *s = scale[b].data(), *t = shift[b].data();
     const Vector leak = hn::Set(d, slope);
     for (int64_t first = 0; first < whole; first += P) {
       for (int64_t i = 0; i < P; i += L) {

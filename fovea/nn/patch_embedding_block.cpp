@@ -1,0 +1,75 @@
+#include "fovea/nn/patch_embedding_block.h"
+
+#include "fovea/nn/initialise.h"
+#include "fovea/nn/trace.h"
+
+namespace fovea::nn {
+
+PatchEmbeddingBlockImpl::PatchEmbeddingBlockImpl(const PatchEmbeddingOptions& options) : options_(options) {
+  const auto& image = options.image();
+  const auto& patch = options.patch();
+  const bool perceptron = options.projection() == PatchProjection::kPerceptron;
+  for (int axis = 0; axis < 3; ++axis) {
+    TORCH_CHECK(patch[axis] > 0 && image[axis] >= patch[axis], "patch_embedding_block: image is ", torch::IntArrayRef(image), ", expected at least the patch ", torch::IntArrayRef(patch));
+    TORCH_CHECK(!perceptron || image[axis] % patch[axis] == 0, "patch_embedding_block: image is ", torch::IntArrayRef(image), ", expected multiples of the patch ", torch::IntArrayRef(patch));
+    grid_[axis] = image[axis] / patch[axis];
+  }
+  if (perceptron) {
+    // MONAI's Sequential of a rearrangement and the linear map, which is therefore number 1.
+    auto sequence = std::make_shared<torch::nn::Module>("patch_embeddings");
+    perceptron_ = torch::nn::Linear(options.in_channels() * patch[0] * patch[1] * patch[2], options.dim());
+    truncated_normal_(perceptron_->weight);
+    torch::nn::init::zeros_(perceptron_->bias);
+    sequence->register_module("1", perceptron_);
+    register_module("patch_embeddings", sequence);
+  } else {
+    const torch::ExpandingArray<3> edge(patch);
+    convolution_ = register_module("patch_embeddings", torch::nn::Conv3d(torch::nn::Conv3dOptions(options.in_channels(), options.dim(), edge).stride(edge)));
+  }
+  const bool fixed = options.position() == PositionEmbedding::kSinCos;
+  auto positions = fixed ? sincos_positions(grid_, options.dim()) : torch::zeros({1, grid_[0] * grid_[1] * grid_[2], options.dim()});
+  const bool learnable = options.position() == PositionEmbedding::kLearnable;
+  position_embeddings = register_parameter("position_embeddings", positions, learnable);
+  if (learnable) truncated_normal_(position_embeddings);
+  dropout_ = register_module("dropout", torch::nn::Dropout(options.dropout()));
+}
+
+torch::Tensor PatchEmbeddingBlockImpl::forward(const torch::Tensor& x) {
+  const auto& p = options_.patch();
+  const Triple grid = {x.size(2) / p[0], x.size(3) / p[1], x.size(4) / p[2]};
+  torch::Tensor tokens;
+  if (convolution_) {
+    tokens = convolution_(x).flatten(2).transpose(1, 2);
+  } else {
+    // b c (z pz) (y py) (x px) -> b (z y x) (pz py px c)
+    tokens = perceptron_(x.slice(2, 0, grid[0] * p[0])
+                             .slice(3, 0, grid[1] * p[1])
+                             .slice(4, 0, grid[2] * p[2])
+                             .reshape({x.size(0), x.size(1), grid[0], p[0], grid[1], p[1], grid[2], p[2]})
+                             .permute({0, 2, 4, 6, 3, 5, 7, 1})
+                             .reshape({x.size(0), grid[0] * grid[1] * grid[2], p[0] * p[1] * p[2] * x.size(1)}));
+  }
+  return traced(this, dropout_(tokens + positions_for(grid)));
+}
+
+torch::Tensor PatchEmbeddingBlockImpl::positions_for(const Triple& grid) const {
+  if (grid == grid_) return position_embeddings;
+  const auto volume = position_embeddings.view({1, grid_[0], grid_[1], grid_[2], options_.dim()}).permute({0, 4, 1, 2, 3});
+  return torch::upsample_trilinear3d(volume, {grid[0], grid[1], grid[2]}, /*align_corners=*/false).flatten(2).transpose(1, 2);
+}
+
+torch::Tensor sincos_positions(const Triple& grid, int64_t dim) {
+  TORCH_CHECK(dim > 0 && dim % 6 == 0, "sincos_positions: dim is ", dim, ", expected a multiple of 6");
+  const int64_t waves = dim / 6;
+  const auto frequency = torch::pow(10000.0, -torch::arange(waves, torch::kFloat) / waves);
+  std::vector<torch::Tensor> parts;
+  for (const int axis : {1, 0, 2}) {
+    std::vector<int64_t> shape(4, 1);
+    shape[axis] = grid[axis];
+    const auto angle = torch::arange(grid[axis], torch::kFloat).view(shape) * frequency;  // broadcasts to [Z,Y,X,waves]
+    for (const auto& wave : {torch::sin(angle), torch::cos(angle)}) parts.push_back(wave.expand({grid[0], grid[1], grid[2], waves}));
+  }
+  return torch::cat(parts, -1).reshape({1, -1, dim});
+}
+
+}  // namespace fovea::nn
