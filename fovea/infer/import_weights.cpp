@@ -1,5 +1,6 @@
 #include "fovea/infer/import_weights.h"
 
+#include <cmath>
 #include <fstream>
 
 #include "fovea/core/error.h"
@@ -97,6 +98,30 @@ models::SwinUnetrConfig swin_unetr_config(const Evidence& e) {
   return config;
 }
 
+models::UnetrConfig unetr_config(const Evidence& e) {
+  models::UnetrConfig config;
+  const std::string position = "vit.patch_embedding.position_embeddings";
+  config.hidden_size = e.size(position, 3, 2);
+  config.in_channels = e.size("encoder1.layer.conv1.conv.weight", 5, 1);
+  config.feature_size = e.size("encoder1.layer.conv1.conv.weight", 5, 0);
+  config.out_channels = e.size("out.conv.conv.weight", 5, 0);
+  config.mlp_dim = e.size("vit.blocks.0.mlp.linear1.weight", 2, 0);
+  config.proj_type = e.has("vit.patch_embedding.patch_embeddings.weight") ? "conv" : "perceptron";
+  config.qkv_bias = e.has("vit.blocks.0.attn.qkv.bias");
+  config.conv_block = !e.has("encoder3.blocks.0.conv.weight");
+  config.res_block = e.has("encoder1.layer.conv3.conv.weight") || e.has("decoder5.conv_block.conv3.conv.weight");
+  constexpr int64_t kHeadChannels = 64, kPatch = 16;
+  config.num_heads = std::max<int64_t>(1, config.hidden_size / kHeadChannels);
+  // The tokens of a cube; a positions table has no other shape to show.
+  const int64_t tokens = e.size(position, 3, 1), edge = std::llround(std::cbrt(static_cast<double>(tokens)));
+  if (edge * edge * edge != tokens) {
+    throw ArgumentError(e.where() + ": '" + position + "' has " + std::to_string(tokens) + " tokens, expected those of a cube; give the network's configuration");
+  }
+  config.img_size = {edge * kPatch, edge * kPatch, edge * kPatch};
+  config.validate();
+  return config;
+}
+
 }  // namespace
 
 io::TensorMap read_weights(const std::filesystem::path& path) {
@@ -110,7 +135,8 @@ io::TensorMap read_weights(const std::filesystem::path& path) {
 models::NetworkConfig infer_config(const io::TensorMap& tensors, const std::string& where) {
   const Evidence evidence(tensors, where);
   if (evidence.has("swinViT.patch_embed.proj.weight")) return swin_unetr_config(evidence);
-  throw ArgumentError(where + ": no known network has these names; expected those of MONAI's SwinUNETR (swinViT.patch_embed.proj.weight ...)");
+  if (evidence.has("vit.patch_embedding.position_embeddings")) return unetr_config(evidence);
+  throw ArgumentError(where + ": no known network has these names; expected those of MONAI's SwinUNETR (swinViT.patch_embed.proj.weight ...) or UNETR (vit...)");
 }
 
 }  // namespace fovea::infer

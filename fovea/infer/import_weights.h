@@ -12,7 +12,7 @@ io::TensorMap read_weights(const std::filesystem::path& path);
 
 /// The network that tensors with MONAI's names belong to, told from their names and shapes: channels, widths, depths,
 /// heads, window, version. Shapes do not tell: `downsample` (merging is assumed; weights trained with MONAI before 1.6 want
-/// merging_repeated) and the heads of a UNETR (64 channels a head are assumed).
+/// merging_repeated), and of a UNETR the heads (64 channels a head are assumed) and the sides of its volume (a cube).
 /// Errors   ArgumentError beginning with `where`: no known network, or shapes that contradict each other
 models::NetworkConfig infer_config(const io::TensorMap& tensors, const std::string& where);
 

@@ -20,6 +20,7 @@ const std::vector<Entry>& entries() {
       {"swin_unetr_12", [] { return NetworkConfig(swin_unetr_12()); }},
       {"swin_unetr_24", [] { return NetworkConfig(swin_unetr_24()); }},
       {"swin_unetr_48", [] { return NetworkConfig(swin_unetr_48()); }},
+      {"unetr", [] { return NetworkConfig(UnetrConfig{}); }},
       {"swin_unetr_v2_48", [] { return NetworkConfig(swin_unetr_v2_48()); }},
   };
   return list;
@@ -27,7 +28,10 @@ const std::vector<Entry>& entries() {
 
 Network build(const SwinUnetrConfig& config) { return std::make_shared<SwinUnetrImpl>(config); }
 
+Network build(const UnetrConfig& config) { return std::make_shared<UnetrImpl>(config); }
+
 std::string family(const SwinUnetrConfig&) { return "swin_unetr"; }
+std::string family(const UnetrConfig&) { return "unetr"; }
 
 /// Seeds torch's default generator, and puts its former state back at the end.
 class SeededGenerator {

@@ -5,11 +5,12 @@
 
 #include "fovea/models/network.h"
 #include "fovea/models/swin_unetr.h"
+#include "fovea/models/unetr.h"
 
 namespace fovea::models {
 
 /// The configuration of any network we have. visit(f) of a configuration: std::visit([](auto& c) { c.visit(v); }, config).
-using NetworkConfig = std::variant<SwinUnetrConfig>;
+using NetworkConfig = std::variant<SwinUnetrConfig, UnetrConfig>;
 
 /// Every name that default_config() takes: a family ("swin_unetr") or a preset of it ("swin_unetr_48").
 std::vector<std::string> names();

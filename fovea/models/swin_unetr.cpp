@@ -1,9 +1,6 @@
 #include "fovea/models/swin_unetr.h"
 
-#include <algorithm>
-#include <sstream>
-
-#include "fovea/core/error.h"
+#include "fovea/models/config_rule.h"
 #include "fovea/nn/trace.h"
 
 namespace fovea::models {
@@ -11,14 +8,6 @@ namespace {
 
 constexpr size_t kStages = 4;
 constexpr int64_t kSizeMultiple = 32;  // patches of 2, then four mergings
-
-template <class Value, class Rule>
-void expect(bool holds, const char* field, const Value& value, const Rule& rule) {
-  if (holds) return;
-  std::ostringstream line;
-  line << "swin_unetr: " << field << " is " << value << ", expected " << rule;
-  throw ArgumentError(line.str());
-}
 
 nn::MergingOrder merging_order(const std::string& downsample) {
   if (downsample == "merging") return nn::MergingOrder::kAxisSum;
@@ -43,32 +32,30 @@ torch::Tensor channel_norm(const torch::Tensor& x) {
 }  // namespace
 
 void SwinUnetrConfig::validate() const {
-  const auto is_one_of = [](const std::string& word, std::initializer_list<const char*> words) {
-    return std::find(words.begin(), words.end(), word) != words.end();
-  };
-  expect(in_channels > 0, "in_channels", in_channels, "1 or more");
-  expect(out_channels > 0, "out_channels", out_channels, "1 or more");
-  expect(feature_size > 0, "feature_size", feature_size, "1 or more");
-  expect(patch_size == 2, "patch_size", patch_size, "2: the decoder doubles the grid five times");
-  expect(depths.size() == kStages, "depths", depths, "four numbers");
-  expect(num_heads.size() == kStages, "num_heads", num_heads, "four numbers");
-  expect(window_size.size() == 3, "window_size", window_size, "three numbers");
-  for (const int64_t depth : depths) expect(depth > 0, "depths", depths, "1 or more each");
-  for (const int64_t length : window_size) expect(length > 0, "window_size", window_size, "1 or more each");
+  const ConfigRule rule("swin_unetr");
+  rule.expect(in_channels > 0, "in_channels", in_channels, "1 or more");
+  rule.expect(out_channels > 0, "out_channels", out_channels, "1 or more");
+  rule.expect(feature_size > 0, "feature_size", feature_size, "1 or more");
+  rule.expect(patch_size == 2, "patch_size", patch_size, "2: the decoder doubles the grid five times");
+  rule.expect(depths.size() == kStages, "depths", depths, "four numbers");
+  rule.expect(num_heads.size() == kStages, "num_heads", num_heads, "four numbers");
+  rule.expect(window_size.size() == 3, "window_size", window_size, "three numbers");
+  for (const int64_t depth : depths) rule.expect(depth > 0, "depths", depths, "1 or more each");
+  for (const int64_t length : window_size) rule.expect(length > 0, "window_size", window_size, "1 or more each");
   for (size_t i = 0; i < kStages; ++i) {
-    expect(num_heads[i] > 0 && (feature_size << i) % num_heads[i] == 0, "num_heads", num_heads,
-           "divisors of feature_size * 2^stage, feature_size " + std::to_string(feature_size));
+    rule.expect(num_heads[i] > 0 && (feature_size << i) % num_heads[i] == 0, "num_heads", num_heads,
+                "divisors of feature_size * 2^stage, feature_size " + std::to_string(feature_size));
   }
-  expect(mlp_ratio > 0, "mlp_ratio", mlp_ratio, "more than 0");
-  expect(norm_name == "instance", "norm_name", norm_name, "instance");
-  expect(drop_rate >= 0 && drop_rate < 1, "drop_rate", drop_rate, "0 <= rate < 1");
-  expect(attn_drop_rate == 0, "attn_drop_rate", attn_drop_rate, "0: the fused attention has no dropout of weights; use drop_rate or dropout_path_rate");
-  expect(dropout_path_rate >= 0 && dropout_path_rate < 1, "dropout_path_rate", dropout_path_rate, "0 <= rate < 1");
-  expect(is_one_of(downsample, {"merging", "mergingv2", "merging_repeated"}), "downsample", downsample, "merging, mergingv2 or merging_repeated");
-  expect(deep_supervision >= 0 && deep_supervision <= 4, "deep_supervision", deep_supervision, "0 to 4");
-  expect(is_one_of(padded_tokens, {"attend", "exclude"}), "padded_tokens", padded_tokens, "attend or exclude");
-  expect(is_one_of(region_mask, {"additive", "exclude"}), "region_mask", region_mask, "additive or exclude");
-  expect(is_one_of(clipped_bias, {"corner", "displacement"}), "clipped_bias", clipped_bias, "corner or displacement");
+  rule.expect(mlp_ratio > 0, "mlp_ratio", mlp_ratio, "more than 0");
+  rule.one_of("norm_name", norm_name, {"instance"});
+  rule.expect(drop_rate >= 0 && drop_rate < 1, "drop_rate", drop_rate, "0 <= rate < 1");
+  rule.expect(attn_drop_rate == 0, "attn_drop_rate", attn_drop_rate, "0: the fused attention has no dropout of weights; use drop_rate or dropout_path_rate");
+  rule.expect(dropout_path_rate >= 0 && dropout_path_rate < 1, "dropout_path_rate", dropout_path_rate, "0 <= rate < 1");
+  rule.one_of("downsample", downsample, {"merging", "mergingv2", "merging_repeated"});
+  rule.expect(deep_supervision >= 0 && deep_supervision <= 4, "deep_supervision", deep_supervision, "0 to 4");
+  rule.one_of("padded_tokens", padded_tokens, {"attend", "exclude"});
+  rule.one_of("region_mask", region_mask, {"additive", "exclude"});
+  rule.one_of("clipped_bias", clipped_bias, {"corner", "displacement"});
 }
 
 namespace {
@@ -104,7 +91,8 @@ SwinTransformerImpl::SwinTransformerImpl(const SwinUnetrConfig& config) : normal
                             .drop_path(drop_path)
                             .mlp_ratio(config.mlp_ratio)
                             .dropout(config.drop_rate)
-                            .merging(merging_order(config.downsample)));
+                            .merging(merging_order(config.downsample))
+                            .recompute(config.use_checkpoint));
     stages_.push_back(stage);
     const std::string name = "layers" + std::to_string(i + 1);
     register_module(name, torch::nn::ModuleList(stage));
@@ -159,7 +147,8 @@ void SwinUnetrImpl::check_input(const torch::Tensor& x) const {
   NetworkImpl::check_input(x);
   int64_t bottom = 1;
   for (int axis = 2; axis < 5; ++axis) bottom *= (x.size(axis) + kSizeMultiple - 1) / kSizeMultiple;
-  expect(bottom > 1, "input", x.sizes(), "more than 32 voxels along some axis: instance norm of one value is not defined at the bottom");
+  ConfigRule("swin_unetr").expect(bottom > 1, "input", x.sizes().vec(),
+                                  "more than 32 voxels along some axis: instance norm of one value is not defined at the bottom");
 }
 
 torch::Tensor SwinUnetrImpl::forward(torch::Tensor x) { return decode(std::move(x), /*heads=*/0).front(); }

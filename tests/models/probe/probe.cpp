@@ -2,7 +2,8 @@
 //   fovea_models_probe CONFIG.json WEIGHTS.safetensors INPUT.safetensors OUTPUT.safetensors
 // All is computed in the dtype of x (f32 or f64).
 // CONFIG {"network": family, "config": {...}}; INPUT: "x", optional "probe" like the logits. OUTPUT: "output", with a probe
-// "grad.NAME" = d sum(output * probe) / d NAME for every parameter and "grad.x", and "trace.NAME" of every layer.
+// "grad.NAME" = d sum(output * probe) / d NAME for every parameter and "grad.x", and "trace.NAME" of every layer
+// ("trace.NAME#2" for its second call).
 #include <cstdio>
 #include <iostream>
 
@@ -29,7 +30,10 @@ void run(const char* config_path, const char* weights_path, const char* input_pa
   {
     const nn::Trace trace(*network);
     output = network->forward(x);
-    for (const auto& [name, tensor] : trace.outputs()) result["trace." + name] = data::from_torch(tensor);
+    for (const auto& [name, tensor] : trace.outputs()) {
+      const std::string key = "trace." + name;
+      result[result.contains(key) ? key + "#2" : key] = data::from_torch(tensor);
+    }
   }
   result["output"] = data::from_torch(output);
   if (const auto probe = input.find("probe"); probe != input.end()) {

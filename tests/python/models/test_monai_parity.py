@@ -65,6 +65,19 @@ def hook_stages(network):
     return outputs
 
 
+def hook_corners(network):
+    """What every leaky ReLU returns, under the names that the probe gives to first and second calls."""
+    outputs = {}
+
+    def keep(name, output):
+        outputs[name if name not in outputs else name + "#2"] = output.detach().clone()
+
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.LeakyReLU):
+            module.register_forward_hook(lambda m, i, o, name=name: keep(name, o))
+    return outputs
+
+
 def draw(network, size, seed=2):
     generator = torch.Generator().manual_seed(seed)
     size = (size,) * 3 if isinstance(size, int) else size
@@ -75,7 +88,7 @@ def draw(network, size, seed=2):
 def compare(folder, network, config, size):
     network.eval()
     x, probe = draw(network, size)
-    outputs = hook_stages(network)
+    outputs, corners = hook_stages(network), hook_corners(network)
     expected, gradients, input_gradient = monai_gradients(network, x, probe)
     got = run_probe(folder, network, config, {"x": x, "probe": probe})
 
@@ -92,11 +105,13 @@ def compare(folder, network, config, size):
     for name in stages:
         assert relative(got["trace." + name], outputs[name]) <= 1e-4, name
     assert {name[5:] for name in got if name.startswith("grad.") and name != "grad.x"} == set(gradients)
-    assert figures["logits"] <= 1e-4
+    assert figures["logits"] <= 1e-5
     # A leaky ReLU passes 1 or 0.01: where two correct float programs disagree about the sign of a value near 0, gradients
-    # differ by more than rounding. Exactness of the gradients is the business of the float64 test below.
-    assert figures["median parameter gradient"] <= 1e-3
-    assert figures["worst parameter gradient"] <= 2e-2
+    # differ by more than rounding. Such voxels are counted; exactness is the business of the float64 tests below.
+    flips = sum(((got["trace." + name] > 0) != (tensor > 0)).sum().item() for name, tensor in corners.items())
+    print(f"{flips} voxels on the other side of a leaky ReLU's corner")
+    assert figures["worst parameter gradient"] <= (1e-3 if flips == 0 else 2e-2)
+    assert flips <= 1e-5 * sum(tensor.numel() for tensor in corners.values())
 
 
 def vanishes(name):
@@ -142,3 +157,43 @@ def test_every_gradient_equals_monais_in_float64(tmp_path, options):
     for name, gradient in gradients.items():
         error = (got["grad." + name] - gradient).norm().item()
         assert error <= 1e-8 * gradient.norm().item() or vanishes(name) and error <= 1e-8, (name, error, gradient.norm().item())
+
+
+UNETR = dict(in_channels=2, out_channels=3, img_size=(32, 48, 64), feature_size=4, hidden_size=48, mlp_dim=96, num_heads=4)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(), dict(proj_type="perceptron", qkv_bias=True), dict(conv_block=False, res_block=False)], ids=["default", "perceptron", "plain-blocks"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_unetr_equals_monai(tmp_path, options, dtype):
+    options = {**UNETR, **options}
+    torch.manual_seed(0)
+    network = nets.UNETR(**options)
+    perturb(network)
+    network.to(dtype).eval()
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(1, 2, *options["img_size"], generator=generator, dtype=dtype)
+    probe = torch.randn(1, 3, *options["img_size"], generator=generator, dtype=dtype)
+    expected, gradients, input_gradient = monai_gradients(network, x, probe)
+    config = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    got = run_probe(tmp_path, network, {"network": "unetr", "config": config}, {"x": x, "probe": probe})
+    exact = dtype == torch.float64
+    assert relative(got["output"], expected) <= (1e-11 if exact else 1e-4)
+    for name, gradient in gradients.items():
+        error = (got["grad." + name] - gradient).norm().item()
+        assert error <= (1e-8 if exact else 2e-2) * gradient.norm().item() + 1e-8, (name, error, gradient.norm().item())
+
+
+def test_old_unetr_weights_with_unused_cross_attention_load(tmp_path):
+    """MONAI 1.4 stored a cross attention in every block that nothing called."""
+    torch.manual_seed(0)
+    network = nets.UNETR(**UNETR)
+    state = dict(network.state_dict())
+    state["vit.blocks.0.cross_attn.to_q.weight"] = torch.zeros(48, 48)
+    network.state_dict = lambda: state
+    x = torch.randn(1, 2, 32, 48, 64)
+    config = {key: list(value) if isinstance(value, tuple) else value for key, value in UNETR.items()}
+    got = run_probe(tmp_path, network, {"network": "unetr", "config": config}, {"x": x})
+    with torch.no_grad():
+        assert relative(got["output"], network(x)) <= 1e-4
