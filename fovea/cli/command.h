@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,12 @@ double parse_duration_s(const std::string& text, const std::string& flag);
 
 /// "12,34,56" to three numbers. ArgumentError naming `flag`.
 std::array<double, 3> parse_triple(const std::string& text, const std::string& flag);
+
+/// "12,34,56" to three whole numbers. ArgumentError naming `flag`.
+std::array<int64_t, 3> parse_whole_triple(const std::string& text, const std::string& flag);
+
+/// Refuses a file that could not be written after the work because its folder does not exist. IoError naming both.
+void require_folder_of(const std::filesystem::path& output);
 
 /// The sub-commands: each adds itself to the program; its callback does the work and throws fovea::Error.
 void add_doctor(CLI::App& program);

@@ -50,8 +50,17 @@ std::vector<recipes::EvaluationLabel> labels_of(const EvaluateArguments& a) {
   return labels;
 }
 
+// What is wrong with the flags is said before the work, not after it.
+void check_outputs(const EvaluateArguments& a) {
+  for (const std::string& text : a.baselines)
+    if (text.find('=') == text.npos) throw ArgumentError("evaluate: --baseline " + text + ", expected NAME=FOLDER");
+  if (!a.report.empty() && a.content.run.empty()) throw ArgumentError("evaluate: --report needs --run, the folder that train wrote");
+  for (const fs::path& file : {a.output, a.report}) require_folder_of(file);
+}
+
 void run(EvaluateArguments& a) {
   a.common.apply();
+  check_outputs(a);
   const auto labels = labels_of(a);
   recipes::EvaluateOptions options;
   options.policy = train::empty_policy(a.policy);
@@ -63,7 +72,6 @@ void run(EvaluateArguments& a) {
   const auto evaluation = score(a.predictions);
   for (const std::string& text : a.baselines) {
     const size_t equals = text.rfind('=');
-    if (equals == text.npos) throw ArgumentError("evaluate: --baseline " + text + ", expected NAME=FOLDER");
     a.content.baselines.push_back({text.substr(0, equals), score(text.substr(equals + 1))});
   }
   bar.finish();
@@ -71,7 +79,6 @@ void run(EvaluateArguments& a) {
   if (a.common.json) std::printf("%s\n", recipes::summary_json(evaluation).dump(2).c_str());
   else std::printf("%s", recipes::summary_text(evaluation).c_str());
   if (a.report.empty()) return;
-  if (a.content.run.empty()) throw ArgumentError("evaluate: --report needs --run, the folder that train wrote");
   a.content.evaluation = evaluation;
   if (!a.content.image.empty()) {
     const auto& first = evaluation.cases.front();
@@ -94,8 +101,8 @@ void add_evaluate(CLI::App& program) {
   command->add_option("--label", a->labels, "structure to score: 1=anterior, or 1+2=whole for a region")->take_all();
   command->add_option("-o,--output", a->output, "summary.json");
   command->add_option("--empty", a->policy, "structures missing on one side: nan-excluded or penalised")->capture_default_str();
-  command->add_option("--convention", a->convention, "surface distances as defined by surface-area, monai or simpleitk");
-  command->add_option("--tolerance", a->tolerances_mm, "of NSD in mm")->delimiter(',');
+  command->add_option("--convention", a->convention, "surface distances as defined by surface-distance, monai or simpleitk");
+  command->add_option("--tolerance", a->tolerances_mm, "of NSD in mm")->delimiter(',')->check(CLI::Range(0.0, 1000.0));
   command->add_option("--report", a->report, "also write report.html")->group("Report");
   command->add_option("--run", a->content.run, "run folder that train wrote")->group("Report");
   command->add_option("--baseline", a->baselines, "a simple method to compare with: NAME=FOLDER of its labels")->take_all()->group("Report");

@@ -28,10 +28,7 @@ void run(const ExplainArguments& a) {
   recipes::ExplainOptions options;
   options.mirror_left_right = a.mirror_left_right;
   if (!a.mm.empty()) options.at_mm = parse_triple(a.mm, "--mm");
-  if (!a.voxel.empty()) {
-    const auto v = parse_triple(a.voxel, "--voxel");
-    options.at_xyz = {int64_t(v[0]), int64_t(v[1]), int64_t(v[2])};
-  }
+  if (!a.voxel.empty()) options.at_xyz = parse_whole_triple(a.voxel, "--voxel");
   recipes::explain_voxel(segmenter, cases.front(), options, a.output);
   std::printf("%s\n", a.output.c_str());
 }

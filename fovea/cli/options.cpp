@@ -11,7 +11,7 @@ namespace fovea::cli {
 void CommonOptions::add_to(CLI::App& command) {
   command.add_flag("--json", json, "results as JSON on stdout");
   command.add_flag("--no-progress", no_progress, "no progress bar");
-  command.add_option("--threads", threads, "CPU threads (default: all cores)")->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", threads, "CPU threads (default: all cores)")->check(CLI::Range(0, 1024));
   command.add_option("--device", device, "where to compute: cpu");
   command.add_option("--seed", seed, "seed of everything random")->capture_default_str();
 }
@@ -51,6 +51,23 @@ std::array<double, 3> parse_triple(const std::string& text, const std::string& f
     at = next + 1;
   }
   return out;
+}
+
+std::array<int64_t, 3> parse_whole_triple(const std::string& text, const std::string& flag) {
+  std::array<int64_t, 3> out{};
+  const auto values = parse_triple(text, flag);
+  for (int a = 0; a < 3; ++a) {
+    if (values[a] != std::floor(values[a]) || std::abs(values[a]) > 1e9)
+      throw ArgumentError(flag + " " + text + ": expected three whole numbers such as 12,34,56");
+    out[a] = int64_t(values[a]);
+  }
+  return out;
+}
+
+void require_folder_of(const std::filesystem::path& output) {
+  const auto folder = output.parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder))
+    throw IoError(output, "cannot write: the folder " + folder.string() + " does not exist; create it first");
 }
 
 }  // namespace fovea::cli

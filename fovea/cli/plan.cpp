@@ -8,6 +8,7 @@
 #include "fovea/data/plan.h"
 #include "fovea/infer/memory_plan.h"
 #include "fovea/io/config.h"
+#include "fovea/models/registry.h"
 #include "fovea/ops/parallel.h"
 
 namespace fovea::cli {
@@ -28,23 +29,23 @@ void list_problems(const PlanArguments& a, const data::Dataset& dataset) {
   if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"dataset", dataset.name}, {"problems", problems}}).dump(2).c_str());
   else
     for (const std::string& line : problems) std::printf("%s\n", line.c_str());
-  if (!problems.empty()) throw IoError(a.dataset, std::to_string(problems.size()) + " problems found, expected none; each is listed above");
+  if (!problems.empty()) throw IoError(a.dataset, problems.size() == 1 ? "1 problem found, expected none; it is listed above"
+                                                : std::to_string(problems.size()) + " problems found, expected none; each is listed above");
   if (!a.common.json) std::printf("%s: %zu training and %zu test cases, no problems\n", dataset.name.c_str(), dataset.training.size(), dataset.test.size());
 }
 
 void run(const PlanArguments& a) {
   a.common.apply();
+  if (!a.output.empty()) require_folder_of(a.output);
   const auto dataset = data::open_dataset(a.dataset);
   if (a.verify) return list_problems(a, dataset);
   data::PlanOptions options;
   options.max_ram_bytes = infer::parse_bytes(a.max_ram);
   options.network = a.network;
+  models::default_config(a.network);  // refuses an unknown name before any scan is read
   options.parallel = ops::torch_parallel_for;
   if (!a.spacing.empty()) options.spacing_mm = parse_triple(a.spacing, "--spacing");
-  if (!a.patch.empty()) {
-    const auto patch = parse_triple(a.patch, "--patch");
-    options.patch_size = {int64_t(patch[0]), int64_t(patch[1]), int64_t(patch[2])};
-  }
+  if (!a.patch.empty()) options.patch_size = parse_whole_triple(a.patch, "--patch");
   if (a.batch > 0) options.batch_size = a.batch;
   const data::Plan plan = data::make_plan(dataset, options);
   if (!a.output.empty()) {
@@ -66,7 +67,7 @@ void add_plan(CLI::App& program) {
   command->add_option("--max-ram", a->max_ram, "memory that training may take")->capture_default_str();
   command->add_option("--spacing", a->spacing, "voxel size of the network's grid in mm: Z,Y,X (default: the median)");
   command->add_option("--patch", a->patch, "patch in voxels: Z,Y,X (default: the largest that fits)");
-  command->add_option("--batch", a->batch, "patches a step");
+  command->add_option("--batch", a->batch, "patches a step")->check(CLI::Range(1, 4096));
   command->add_option("--network", a->network, "network or preset")->capture_default_str();
   command->add_flag("--verify", a->verify, "list every broken case and stop");
   a->common.add_to(*command);

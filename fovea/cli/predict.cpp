@@ -28,6 +28,22 @@ bool is_image_name(const std::string& name) {
   return name.ends_with(".nii.gz") || name.ends_with(".nii") || name.ends_with(".nrrd");
 }
 
+// Made at the start; gone again when no scan could be predicted.
+class OutputFolder {
+ public:
+  explicit OutputFolder(const fs::path& path) : path_(path), made_(!path.empty() && fs::create_directories(path)) {}
+  ~OutputFolder() {
+    std::error_code ignored;
+    if (made_ && fs::is_empty(path_, ignored)) fs::remove(path_, ignored);
+  }
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+ private:
+  fs::path path_;
+  bool made_;
+};
+
 infer::SlidingWindowConfig windows_of(const PredictArguments& a, const recipes::Segmenter& segmenter) {
   auto windows = segmenter.windows;
   if (a.preset == "nnunet") windows = infer::nnunet_windows(windows.patch_size, windows.mirror_axes);
@@ -68,7 +84,8 @@ void run(const PredictArguments& a) {
   const bool one_file = is_image_name(a.output.filename());
   if (one_file && cases.size() > 1)
     throw ArgumentError("predict: --output " + a.output.string() + " is one file, but there are " + std::to_string(cases.size()) + " cases; give a folder");
-  if (!one_file) fs::create_directories(a.output);
+  if (one_file) require_folder_of(a.output);
+  const OutputFolder folder(one_file ? fs::path() : a.output);
 
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (size_t i = 0; i < cases.size(); ++i) {

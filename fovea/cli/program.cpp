@@ -1,5 +1,6 @@
 #include <torch/version.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -59,9 +60,13 @@ int run_program(int argc, const char* const* argv) {
   try {
     ops::ensure_registered();
     program.parse(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout))
+      return fail(ExitCode::kOutOfResource, std::string("cannot write the result to stdout: ") + std::strerror(errno));
     return 0;
   } catch (const CLI::Success& e) {  // --help, --version
     return program.exit(e);
+  } catch (const CLI::RuntimeError& e) {  // a command that has said why
+    return e.get_exit_code();
   } catch (const CLI::ExtrasError& e) {
     return fail(ExitCode::kBadInput, explain_extras(program, program.remaining(/*recurse=*/true)));
   } catch (const CLI::RequiredError& e) {

@@ -1,3 +1,4 @@
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -48,12 +49,10 @@ void run(const TrainArguments& a, const CLI::App& command) {
   options.resume = a.resume;
   options.command = a.argv;
   if (a.fold != "all") {
-    size_t used = 0;
-    try {
-      options.fold = std::stoll(a.fold, &used);
-    } catch (const std::exception&) {
-    }
-    if (used != a.fold.size()) throw ArgumentError("train: --fold " + a.fold + ", expected a number or all");
+    int64_t fold = 0;
+    const auto [end, error] = std::from_chars(a.fold.data(), a.fold.data() + a.fold.size(), fold);
+    if (error != std::errc() || end != a.fold.data() + a.fold.size()) throw ArgumentError("train: --fold " + a.fold + ", expected a number or all");
+    options.fold = fold;
   }
   const auto result = recipes::train_segmentation(dataset, config, options);
   nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
@@ -65,6 +64,8 @@ void run(const TrainArguments& a, const CLI::App& command) {
   } else if (!result.model.empty()) {
     std::printf("%s\n", result.model.c_str());
   }
+  // Unfinished is not done, or a script would go on; the trainer has said how to resume.
+  if (result.model.empty()) throw CLI::RuntimeError(static_cast<int>(ExitCode::kOutOfResource));
 }
 }  // namespace
 
@@ -78,7 +79,7 @@ void add_train(CLI::App& program) {
   command->add_option("-c,--config", a->config, "JSON config (comments allowed); see --print-config");
   command->add_option("--set", a->overrides, "change one key: --set train.optimizer.learning_rate=1e-3")->take_all();
   command->add_option("--fold", a->fold, "validate on this fold of five, or all: train on every case")->capture_default_str();
-  command->add_option("--steps", a->steps, "optimizer steps");
+  command->add_option("--steps", a->steps, "optimizer steps")->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   command->add_option("--max-time", a->max_time, "stop after this time, e.g. 10m; the schedule follows the clock");
   command->add_option("--augment", a->augment, "augmentation preset: none, nnunet, strong");
   command->add_option("--max-ram", a->max_ram, "memory that the plan may count on")->capture_default_str();

@@ -135,8 +135,12 @@ void choose_patch(const PlanOptions& options, const std::array<int64_t, 3>& medi
     plan.patch_size = *options.patch_size;
     if (!options.batch_size && !fits(plan.patch_size, 2)) plan.batch_size = 1;
   } else {
+    // One multiple along every axis leaves a network's deepest stage a single token, over which nothing can be normalised.
+    const int64_t least = 4 * options.patch_multiple;
+    const auto edges = [&] { return plan.patch_size[0] + plan.patch_size[1] + plan.patch_size[2]; };
     for (int a = 0; a < 3; ++a) plan.patch_size[a] = round_nearest(median[a], options.patch_multiple);
-    while (!fits(plan.patch_size, plan.batch_size)) {
+    if (edges() < least) plan.patch_size[std::max_element(median.begin(), median.end()) - median.begin()] += options.patch_multiple;
+    while (edges() > least && !fits(plan.patch_size, plan.batch_size)) {
       int longest = -1;
       double longest_mm = 0;
       for (int a = 0; a < 3; ++a)

@@ -163,8 +163,9 @@ struct PlanOptions {
 ///             less than a third of their voxels, its 10 % quantile instead (so that thin slices are not thrown away)
 ///   crop      to non-zero voxels when the median box is under 3/4 of the volume and no channel is CT; then z-scores
 ///             are taken over non-zero voxels
-///   patch     the median shape rounded to the nearest multiple (36 voxels are not worth 64); while memory_bytes(patch,
-///             batch) is over the budget, the edge that is longest in mm shrinks by one multiple
+///   patch     the median shape rounded to the nearest multiple (36 voxels are not worth 64), two multiples along the
+///             axis of most voxels at least; while memory_bytes(patch, batch) is over the budget, the edge that is
+///             longest in mm shrinks by one multiple
 ///   batch     2, or 1 if only that fits; when the patch holds 3/4 of the median scan's edges, as many as fit, and at
 ///             most 5 % of all voxels of the dataset
 /// Intensities come from at most 10,000 foreground voxels a case, evenly spread: the result does not depend on threads.

@@ -15,9 +15,11 @@ void merge(io::Json& base, const io::Json& top) {
   for (const auto& [key, value] : top.items()) merge(base[key], value);
 }
 
-// Names the first key of `given` that a config does not have. Free JSON (an empty object in `known`) takes any key.
+// Names the first key of `given` that a config does not have, or that should hold keys itself. Free JSON (an empty object
+// in `known`) takes any key.
 void refuse_unknown_keys(const io::Json& given, const io::Json& known, const std::string& where) {
-  if (!given.is_object() || !known.is_object() || known.empty()) return;
+  if (!known.is_object() || known.empty()) return;
+  if (!given.is_object()) throw ArgumentError(where + ": expected an object with keys, found " + given.dump());
   std::vector<std::string> names;
   for (const auto& [key, value] : known.items()) names.push_back(key);
   for (const auto& [key, value] : given.items()) {
@@ -31,9 +33,13 @@ void refuse_unknown_keys(const io::Json& given, const io::Json& known, const std
 
 // The value that a field of the plan takes in the file or the overrides, if any.
 template <class T>
-std::optional<T> wished(const io::Json& file, const char* key) {
+std::optional<T> wished(const io::Json& file, const std::string& where, const char* key, const char* expected) {
   if (!file.contains("plan") || !file["plan"].contains(key)) return std::nullopt;
-  return file["plan"][key].get<T>();
+  try {
+    return file["plan"][key].get<T>();
+  } catch (const io::Json::exception&) {
+    throw ArgumentError(where + ": plan." + key + ": expected " + expected + ", found " + file["plan"][key].dump());
+  }
 }
 }  // namespace
 
@@ -41,16 +47,17 @@ SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::fi
                                      int64_t max_ram_bytes) {
   const std::string where = file.empty() ? "config" : file.string();
   io::Json given = file.empty() ? io::Json::object() : io::read_json(file);
+  if (!given.is_object()) throw ArgumentError(where + ": expected an object with keys, found " + given.dump());
   for (const std::string& assignment : overrides) io::apply_override(given, assignment);
   refuse_unknown_keys(given, io::to_json(SegmentConfig{}), where);  // before any scan is read
 
   data::PlanOptions options;
   options.max_ram_bytes = max_ram_bytes;
   options.parallel = ops::torch_parallel_for;
-  options.network = wished<std::string>(given, "network").value_or("swin_unetr_12");
-  options.spacing_mm = wished<std::array<double, 3>>(given, "spacing_mm");
-  options.patch_size = wished<std::array<int64_t, 3>>(given, "patch_size");
-  options.batch_size = wished<int64_t>(given, "batch_size");
+  options.network = wished<std::string>(given, where, "network", "a name").value_or("swin_unetr_12");
+  options.spacing_mm = wished<std::array<double, 3>>(given, where, "spacing_mm", "three numbers");
+  options.patch_size = wished<std::array<int64_t, 3>>(given, where, "patch_size", "three integers");
+  options.batch_size = wished<int64_t>(given, where, "batch_size", "an integer");
   const data::Plan plan = data::make_plan(dataset, options);
 
   SegmentConfig defaults;

@@ -64,6 +64,29 @@ io::Json report_of(const std::vector<infer::HeadReport>& heads) {
                     {"mean_distance_mm", h.distance_mm}, {"own_region_share", h.own_region_share}, {"own_region_uniform", h.own_region_uniform}});
   return list;
 }
+// Files are written beside the folder that is asked for; it takes their place when all are there, or they go.
+class PartialFolder {
+ public:
+  explicit PartialFolder(const fs::path& target) : target_(target), partial_(target.string() + ".partial") {
+    fs::remove_all(partial_);
+    fs::create_directories(partial_);
+  }
+  ~PartialFolder() {
+    std::error_code ignored;
+    fs::remove_all(partial_, ignored);
+  }
+  PartialFolder(const PartialFolder&) = delete;
+  PartialFolder& operator=(const PartialFolder&) = delete;
+
+  const fs::path& partial() const { return partial_; }
+  void replace() const {
+    fs::remove_all(target_);
+    fs::rename(partial_, target_);
+  }
+
+ private:
+  fs::path target_, partial_;
+};
 }  // namespace
 
 void explain_voxel(const Segmenter& segmenter, const PredictInput& input, const ExplainOptions& options, const fs::path& folder) {
@@ -81,9 +104,8 @@ void explain_voxel(const Segmenter& segmenter, const PredictInput& input, const 
   const auto regions = infer::predict_labels(p.image, segmenter.window_network(), segmenter.windows);
   const auto heads = infer::head_report(p.image, p.grid, *segmenter.network, segmenter.windows, regions);
 
-  const fs::path partial = folder.string() + ".partial";
-  fs::remove_all(partial);
-  fs::create_directories(partial);
+  const PartialFolder whole(folder);
+  const fs::path& partial = whole.partial();
   io::Json blocks = io::Json::array();
   for (const auto& layer : windows.front().layers) {
     const std::string name = layer.layer.ends_with(".attn") ? layer.layer.substr(0, layer.layer.size() - 5) : layer.layer;
@@ -94,8 +116,7 @@ void explain_voxel(const Segmenter& segmenter, const PredictInput& input, const 
   }
   io::write_json(partial / "explain.json", {{"image", fs::absolute(input.images.front()).string()}, {"voxel_zyx", source_voxel}, {"voxel_mm", mm},
                                             {"mirrored", options.mirror_left_right}, {"blocks", blocks}, {"sampled_heads", report_of(heads)}});
-  fs::remove_all(folder);
-  fs::rename(partial, folder);
+  whole.replace();
 }
 
 }  // namespace fovea::recipes

@@ -115,6 +115,10 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
     if (io::read_json(config_file) != resolved)
       throw ArgumentError("train: " + config_file.string() + " differs from the configuration asked for; resume with the same one, or choose another --output");
   }
+  const auto network_config = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, "plan");
+  const models::Network network = models::make_network(network_config, config.train.seed);
+  const auto& patch = config.plan.patch_size;
+  network->check_input(torch::empty({config.train.batch_size, config.plan.channels(), patch[0], patch[1], patch[2]}, torch::kMeta));
   train::RunFolder folder(options.run);
   SegmentTrainResult result;
   result.report = options.run / "report.html";
@@ -131,15 +135,15 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
   }
   folder.write_manifest({config.train.seed, options.command, files, {}});
 
-  const auto network_config = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, "plan");
-  const models::Network network = models::make_network(network_config, config.train.seed);
   auto loader_options = config.loader;
   loader_options.seed = config.train.seed;
   loader_options.batches_per_epoch = config.train.steps_per_epoch * config.train.accumulate;
   data::PatchLoader loader(cases.train, config.plan, config.augment, loader_options);
   data::CaseCache held_out(cases.held_out, config.plan, config.loader.cache_bytes);
 
-  train::Trainer trainer(*network, config.train, folder, train::shell_line(options.command));
+  auto resume_command = options.command;
+  if (!options.resume) resume_command.push_back("--resume");
+  train::Trainer trainer(*network, config.train, folder, train::shell_line(resume_command));
   if (options.resume) trainer.resume();
   const train::LossFunction loss = [&](const train::Batch& batch) {
     return train::deep_supervision_loss(network->forward_scales(batch.image), batch.label, config.loss);

@@ -97,7 +97,7 @@ def test_tensorboard_reads_the_curves(run_folder):
 
 def test_a_finished_run_is_not_trained_again_by_resume(run_folder, dataset, training):
     before = (run_folder / "model/weights.safetensors").read_bytes()
-    answer = fovea("train", "-d", dataset, "--fold", 0, "--steps", 24, *TINY, "--set", "train.steps_per_epoch=12",
+    answer = fovea("train", "-d", dataset, "--fold", 0, "--steps", 24, *TINY, "--augment", "none", "--set", "train.steps_per_epoch=12",
                    "--set", "train.optimizer.learning_rate=4e-3", "-o", run_folder, "--resume")
     assert answer.stdout == f"{run_folder / 'model'}\n"
     assert (run_folder / "model/weights.safetensors").read_bytes() == before
