@@ -1,4 +1,5 @@
-// Time of one training step (forward, cross-entropy, backward, AdamW) and of one prediction.
+// Time of one training step (forward, cross-entropy, backward, AdamW) and of one prediction, by the wall clock and in CPU
+// seconds of the process (which other programs on the machine disturb less).
 //   fovea_bench_train_step NETWORK THREADS BATCH Z Y X [STEPS]     e.g. swin_unetr_12 2 1 32 64 64
 #include <torch/torch.h>
 
@@ -6,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <vector>
 
 #include "fovea/models/registry.h"
@@ -13,16 +15,23 @@
 
 namespace {
 
+struct Times {
+  double median_s, best_s, best_cpu_s;
+};
+
 template <class F>
-std::vector<double> times_s(int repeats, const F& f) {
-  std::vector<double> times;
+Times measure(int repeats, const F& f) {
+  std::vector<double> wall, cpu;
   for (int i = 0; i < repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
+    const std::clock_t cpu_start = std::clock();
     f();
-    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    cpu.push_back(static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC);
+    wall.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  std::sort(times.begin(), times.end());
-  return times;
+  std::sort(wall.begin(), wall.end());
+  std::sort(cpu.begin(), cpu.end());
+  return {wall[wall.size() / 2], wall[0], cpu[0]};
 }
 
 }  // namespace
@@ -48,11 +57,12 @@ int main(int argc, char** argv) {
   };
   step();
   const int steps = argc > 7 ? static_cast<int>(number(7)) : 7;
-  const auto train = times_s(steps, step);
+  const Times train = measure(steps, step);
   network->eval();
   const torch::InferenceMode inference;
-  const auto predict = times_s(steps, [&] { network->forward(x); });
-  std::printf("%s threads %s batch %s patch %sx%sx%s: step %.3f s median, %.3f s best (%.2f steps/s); forward %.3f s median, %.3f s best\n", argv[1], argv[2],
-              argv[3], argv[4], argv[5], argv[6], train[train.size() / 2], train[0], 1 / train[0], predict[predict.size() / 2], predict[0]);
+  const Times predict = measure(steps, [&] { network->forward(x); });
+  std::printf("%s threads %s batch %s patch %sx%sx%s\n", argv[1], argv[2], argv[3], argv[4], argv[5], argv[6]);
+  std::printf("  step     %.3f s median, %.3f s best, %.3f CPU s best (%.2f steps/s)\n", train.median_s, train.best_s, train.best_cpu_s, 1 / train.best_s);
+  std::printf("  forward  %.3f s median, %.3f s best, %.3f CPU s best\n", predict.median_s, predict.best_s, predict.best_cpu_s);
   return 0;
 }

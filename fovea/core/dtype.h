@@ -1,4 +1,5 @@
 #pragma once
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -22,6 +23,19 @@ constexpr std::string_view name_of(DType t) {
 
 constexpr bool is_floating(DType t) { return t >= DType::kF16; }
 
+/// A bfloat16 number: the upper half of a float32.
+struct BFloat16 {
+  uint16_t bits = 0;
+
+  BFloat16() = default;
+  /// Rounds to the nearest, ties to even; a NaN stays one.
+  explicit BFloat16(float value) {
+    const auto whole = std::bit_cast<uint32_t>(value);
+    bits = value != value ? 0x7fc0 : static_cast<uint16_t>((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
+  }
+  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+};
+
 template <class T> struct dtype_of;
 template <> struct dtype_of<bool> { static constexpr DType value = DType::kBool; };
 template <> struct dtype_of<uint8_t> { static constexpr DType value = DType::kU8; };
@@ -32,6 +46,7 @@ template <> struct dtype_of<uint32_t> { static constexpr DType value = DType::kU
 template <> struct dtype_of<int32_t> { static constexpr DType value = DType::kI32; };
 template <> struct dtype_of<uint64_t> { static constexpr DType value = DType::kU64; };
 template <> struct dtype_of<int64_t> { static constexpr DType value = DType::kI64; };
+template <> struct dtype_of<BFloat16> { static constexpr DType value = DType::kBF16; };
 template <> struct dtype_of<float> { static constexpr DType value = DType::kF32; };
 template <> struct dtype_of<double> { static constexpr DType value = DType::kF64; };
 

@@ -6,6 +6,7 @@
 #include "fovea/core/isa.h"
 #include "fovea/core/parallel.h"
 #include "fovea/core/view.h"
+#include "fovea/kernels/attention.h"
 
 namespace fovea::kernels {
 
@@ -34,14 +35,14 @@ using Triple = std::array<int64_t, 3>;  // Z, Y, X
 template <class T>
 struct WindowAttentionParams {
   View<const T, 7> qkv;
-  View<const T, 2> bias_table{};
-  View<const T, 3> bias{};
+  View<const ScoreOf<T>, 2> bias_table{};
+  View<const ScoreOf<T>, 3> bias{};
   View<const T, 3> pad_token{};
   Triple window{}, shift{};  // 1 <= window, 0 <= shift < window
   double scale = 1;
   std::optional<double> mask_value;  // absent: true exclusion across regions
   View<T, 6> out{};
-  View<T, 5> lse{};
+  View<ScoreOf<T>, 5> lse{};
 };
 
 template <class T>
@@ -49,8 +50,8 @@ struct WindowAttentionBackwardParams {
   WindowAttentionParams<T> forward;  // out and lse as the forward pass left them
   View<const T, 6> grad_out{};
   View<T, 7> grad_qkv{};         // written
-  View<T, 2> grad_bias_table{};  // written where data is set; sums have an order fixed by the grid alone
-  View<T, 3> grad_bias{};
+  View<ScoreOf<T>, 2> grad_bias_table{};  // written where data is set; sums have an order fixed by the grid alone
+  View<ScoreOf<T>, 3> grad_bias{};
   View<T, 3> grad_pad_token{};  // its q part is 0
 };
 
