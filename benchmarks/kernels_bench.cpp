@@ -1,10 +1,11 @@
 // Speed of the attention kernels on one thread: Gs/s = 1e9 scores (query-key pairs times heads) a second of processor
 // time, best of several runs with the instruction sets taking turns, so that clock changes hit all of them.
-//   cmake --build --preset kernels --target fovea_kernels_bench && taskset -c 1 build/kernels/fovea_kernels_bench
+//   cmake --build --preset kernels --target fovea_kernels_bench && taskset -c 1 build/kernels/fovea_kernels_bench [ROUNDS] [PART OF A NAME]
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <vector>
 
@@ -18,8 +19,18 @@ namespace {
 using namespace fovea;
 using namespace fovea::kernels;
 
-std::vector<float> normal(int64_t n) {
-  std::vector<float> values(n);
+// Floats that start at a cache line, as torch's tensors do: rows that straddle lines would cost up to a fifth.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  T* allocate(size_t n) { return static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)); }
+  void deallocate(T* p, size_t) { std::free(p); }
+  bool operator==(const LineAllocator&) const { return true; }
+};
+using Floats = std::vector<float, LineAllocator<float>>;
+
+Floats normal(int64_t n) {
+  Floats values(n);
   Rng rng(1, 0, 0);
   for (float& v : values) v = rng.normal();
   return values;
@@ -46,8 +57,11 @@ std::vector<Isa> isas() {
   return all;
 }
 
+const char* wanted = "";  // part of the names to measure
+
 template <class Forward, class Backward>
 void measure(const char* name, double scores, int rounds, const Forward& forward, const Backward& backward) {
+  if (!std::strstr(name, wanted)) return;
   const std::vector<Isa> all = isas();
   std::vector<double> best_forward(all.size(), 1e9), best_backward(all.size(), 1e9);
   for (int r = 0; r < rounds; ++r)
@@ -63,9 +77,9 @@ void measure(const char* name, double scores, int rounds, const Forward& forward
 
 void window(int64_t grid, int64_t w, int64_t shift, int64_t H, int64_t C, int rounds) {
   const int64_t tokens = grid * grid * grid, n = w * w * w, table = (2 * w - 1) * (2 * w - 1) * (2 * w - 1);
-  const std::vector<float> qkv = normal(tokens * 3 * H * C), bias = normal(table * H),
+  const Floats qkv = normal(tokens * 3 * H * C), bias = normal(table * H),
                            upstream = normal(tokens * H * C);
-  std::vector<float> out(upstream.size()), lse(tokens * H), grad(qkv.size()), grad_bias(bias.size());
+  Floats out(upstream.size()), lse(tokens * H), grad(qkv.size()), grad_bias(bias.size());
   WindowAttentionBackwardParams<float> g;
   g.forward.qkv = View<const float, 7>::contiguous(qkv.data(), {1, grid, grid, grid, 3, H, C});
   g.forward.bias_table = View<const float, 2>::contiguous(bias.data(), {table, H});
@@ -86,8 +100,8 @@ void window(int64_t grid, int64_t w, int64_t shift, int64_t H, int64_t C, int ro
 }
 
 void dense(int64_t H, int64_t N, int64_t C, int rounds) {
-  const std::vector<float> q = normal(H * N * C), upstream = normal(H * N * C);
-  std::vector<float> out(q.size()), lse(H * N), grad_q(q.size()), grad_k(q.size()), grad_v(q.size());
+  const Floats q = normal(H * N * C), upstream = normal(H * N * C);
+  Floats out(q.size()), lse(H * N), grad_q(q.size()), grad_k(q.size()), grad_v(q.size());
   const std::array<int64_t, 4> shape{1, H, N, C};
   AttentionBackwardParams<float> g;
   g.forward.q = g.forward.k = g.forward.v = View<const float, 4>::contiguous(q.data(), shape);
@@ -109,6 +123,7 @@ void dense(int64_t H, int64_t N, int64_t C, int rounds) {
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 20;
+  if (argc > 2) wanted = argv[2];
   std::printf("%s\n", cpu_model().c_str());
   window(28, 7, 0, 3, 16, rounds);
   window(28, 7, 3, 3, 16, rounds);
@@ -117,5 +132,5 @@ int main(int argc, char** argv) {
   window(16, 8, 0, 4, 32, rounds);
   window(16, 8, 0, 4, 64, rounds);
   window(48, 4, 2, 3, 12, rounds);
-  if (argc > 2) dense(4, 1024, 64, rounds);
+  dense(4, 1024, 64, rounds);
 }

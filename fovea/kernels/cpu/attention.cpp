@@ -85,7 +85,7 @@ KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t 
       const auto [sb, sh, si, sj] = p.bias.stride;
       const float* from = p.bias.data + b * sb + h * sh + i0 * si + j0 * sj;
       if (sj == 1) {
-        PackTransposed({from, nullptr, si}, 0, queries, lanes, n, Factor(kLog2e), m.bias);
+        PackTransposed(Rows<const float>{from, nullptr, si}, 0, queries, lanes, n, Factor(kLog2e), m.bias);
       } else {
         for (int j = 0; j < n; ++j)
           for (int u = 0; u < lanes; ++u) m.bias[j * lanes + u] = u < queries ? from[u * si + j * sj] * kLog2e : 0;
@@ -252,7 +252,7 @@ void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRow
   for (int j = 0; j < n; ++j)
     call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), C, rows.step, m.k + j * rows.step)
                              : Fill(m.k + j * rows.step, rows.step, 0);
-  PackTransposed({m.k, nullptr, rows.step}, 0, n, lanes, C, Factor(p.scale * kLog2eExact), m.kt);
+  PackTransposed(Rows<const float>{m.k, nullptr, rows.step}, 0, n, lanes, C, Factor(p.scale * kLog2eExact), m.kt);
   PackTransposed(v, j0, n, lanes, Cv, Factor(1), m.vt);
   if (p.key_mask.data)
     for (int j = 0; j < n; ++j)

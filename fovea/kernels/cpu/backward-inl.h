@@ -23,7 +23,7 @@ namespace fovea::kernels::cpu {
 namespace HWY_NAMESPACE {
 
 constexpr int kRowChunk = 32;
-constexpr int kGradientBlock = 16;  // channels of <dO, v> summed at a time: dP - delta cancels, so its roundings count
+constexpr int kGradientBlock = 64;  // channels of <dO, v> summed at a time: dP - delta cancels, so its roundings count
 constexpr float kNoWeight = 1e30f;  // as lse of a row, or minus it as bias of a key: weight exactly 0
 
 // All query rows of a head, packed: `rows` rounded up to 8, `step` C rounded up to a vector, zero-filled.
@@ -75,7 +75,7 @@ HWY_INLINE void CentreRow(Vector (&dp)[V], const float* p) {
 }
 
 // P and dS of J query rows from row i on (rows of the chunk from r on); dS is also added to the bias gradient.
-template <int J, int V, bool kCausal>
+template <int J, int V, bool kCausal, int kC>
 HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int r) {
   const Floats d;
   float *HWY_RESTRICT p = K.p + r * V * L, *HWY_RESTRICT ds = K.ds + r * V * L;
@@ -88,8 +88,9 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
       const Vector lse = hn::Set(d, R.lse[i + j]);
       FOVEA_EACH (v, V) a[j][v] = hn::Sub(hn::LoadU(d, bias + j * B.step + v * L), lse);
     }
-    DotTile<J, V, kScoreBlock>(R.q + i * R.step, R.step, K.C, K.kt, grad ? grad : bias, grad ? B.grad_step : B.step, p,
-                               a);
+    const int64_t step = kC ? kC : R.step;
+    DotTile<J, V, kScoreBlock, kC>(R.q + i * step, step, K.C, K.kt, grad ? grad : bias, grad ? B.grad_step : B.step, p,
+                                   a);
     FOVEA_EACH (j, J)
       FOVEA_EACH (v, V) {
         Vector e = Exp2(a[j][v]);
@@ -101,7 +102,8 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
   Vector a[J][V];
   FOVEA_EACH (j, J)
     FOVEA_EACH (v, V) a[j][v] = hn::Zero(d);
-  DotTile<J, V, kGradientBlock>(R.grad_out + i * R.v_step, R.v_step, K.Cv, K.vt, bias + J * B.step, B.step, ds, a);
+  const int64_t v_step = kC ? kC : R.v_step;
+  DotTile<J, V, kGradientBlock, kC>(R.grad_out + i * v_step, v_step, K.Cv, K.vt, bias + J * B.step, B.step, ds, a);
   FOVEA_EACH (j, J) {
     if (R.delta) {
       const Vector delta = hn::Set(d, R.delta[i + j]);
@@ -184,37 +186,54 @@ HWY_INLINE void QueryColumns(const float* ds, int lanes, const float* k, int64_t
   if (R > 8 && r < rows) QueryTile<8, CV>(ds + r * lanes, lanes, k, step, n, dq + r * step);
 }
 
-// Takes query rows [i, i + rows) into the gradients of the block and adds the block's share to their dq.
-template <int V, bool kCausal>
-void AddRows(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int rows) {
+template <int V, bool kCausal, int kC>
+void AddRowsOfWidth(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int rows, NextRows* next) {
   constexpr int J = kRegisters == 32 ? 8 : 4;
-  for (int r = 0; r < rows; r += J) ScoreTile<J, V, kCausal>(R, K, B, i + r, r);
-  Columns<V, kCausal>(R.grad_out + i * R.v_step, R.v_step, K.Cv, K.p, rows, B.first_open, K.grad_vt);
-  Columns<V, kCausal>(R.q + i * R.step, R.step, K.C, K.ds, rows, B.first_open, K.grad_kt);
-  float* dq = R.grad_q + i * R.step;
+  const int64_t step = kC ? kC : R.step, v_step = kC ? kC : R.v_step;
+  for (int r = 0; r < rows; r += J) {
+    if (next) next->Fetch();
+    ScoreTile<J, V, kCausal, kC>(R, K, B, i + r, r);
+  }
+  Columns<V, kCausal>(R.grad_out + i * v_step, v_step, kC ? kC : K.Cv, K.p, rows, B.first_open, K.grad_vt);
+  Columns<V, kCausal>(R.q + i * step, step, kC ? kC : K.C, K.ds, rows, B.first_open, K.grad_kt);
+  float* dq = R.grad_q + i * step;
   if (kCausal) {  // the diagonal: row by row, only the keys that the row sees
     for (int r = 0; r < rows; ++r) {
       const int n = static_cast<int>(std::clamp<int64_t>(B.first_open + r, 0, K.n));
-      for (int64_t c = 0; c < R.step; c += L)
-        QueryTile<1, 1>(K.ds + r * V * L, V * L, K.k + c, R.step, n, dq + r * R.step + c);
+      for (int64_t c = 0; c < step; c += L)
+        QueryTile<1, 1>(K.ds + r * V * L, V * L, K.k + c, step, n, dq + r * step + c);
     }
     return;
   }
   int64_t c = 0;
   if (kRegisters == 32)
-    for (; c + 4 * L <= R.step; c += 4 * L) QueryColumns<4>(K.ds, V * L, K.k + c, R.step, K.n, dq + c, rows);
-  for (; c + 2 * L <= R.step; c += 2 * L) QueryColumns<2>(K.ds, V * L, K.k + c, R.step, K.n, dq + c, rows);
-  for (; c < R.step; c += L) QueryColumns<1>(K.ds, V * L, K.k + c, R.step, K.n, dq + c, rows);
+    for (; c + 4 * L <= step; c += 4 * L) QueryColumns<4>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
+  for (; c + 2 * L <= step; c += 2 * L) QueryColumns<2>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
+  for (; c < step; c += L) QueryColumns<1>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
+}
+
+// Takes query rows [i, i + rows) into the gradients of the block and adds the block's share to their dq.
+template <int V, bool kCausal>
+void AddRows(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int rows, NextRows* next = nullptr) {
+  if constexpr (!kCausal) {
+    if (K.C == K.Cv) {
+      if (K.C == 16) return AddRowsOfWidth<V, kCausal, 16>(R, K, B, i, rows, next);
+      if (K.C == 32) return AddRowsOfWidth<V, kCausal, 32>(R, K, B, i, rows, next);
+      if (K.C == 64) return AddRowsOfWidth<V, kCausal, 64>(R, K, B, i, rows, next);
+    }
+  }
+  AddRowsOfWidth<V, kCausal, 0>(R, K, B, i, rows, next);
 }
 
 // delta = <dO, O> of a row.
-HWY_INLINE float Delta(const float* grad_out, const float* out, int channels) {
+template <class T>
+HWY_INLINE float Delta(const float* grad_out, const T* out, int channels) {
   const Floats d;
   Vector sum = hn::Zero(d);
   int c = 0;
-  for (; c + L <= channels; c += L) sum = hn::MulAdd(hn::LoadU(d, grad_out + c), hn::LoadU(d, out + c), sum);
+  for (; c + L <= channels; c += L) sum = hn::MulAdd(hn::LoadU(d, grad_out + c), LoadFloats(d, out + c), sum);
   float rest = 0;
-  for (; c < channels; ++c) rest += grad_out[c] * out[c];
+  for (; c < channels; ++c) rest += grad_out[c] * static_cast<float>(out[c]);
   return hn::GetLane(hn::SumOfLanes(d, sum)) + rest;
 }
 

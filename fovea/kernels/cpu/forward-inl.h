@@ -38,7 +38,7 @@ struct KeyChunk {
 // What a query block carries from chunk to chunk.
 template <int V>
 struct BlockState {
-  Vector total[V], chunk[V], maximum[V];  // softmax sums of finished chunks and of this one
+  Vector total[V], chunk[V], maximum[V];  // softmax sums of finished chunks; of this one, while it is rescaled
   const float* qt;                        // [C][V * L], packed
   float *out_t, *p;                       // [Cv rounded up to 4][V * L], [kChunk][V * L]
   int C, Cv;
@@ -75,8 +75,8 @@ void Rescale(BlockState<V>& s, const Vector* tile_maximum, float* p_end) {
 }
 
 // S^T of J keys: scores, exp2, sums, P^T. Prefetches K and bias rows of the next tile between the multiplications.
-template <int J, int V, bool kOnline, bool kCausal>
-HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0) {
+template <int J, int V, bool kOnline, bool kCausal, int kC>
+HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0, Vector (&sum)[V]) {
   const Floats d;
   const float* k = keys.k + j0 * keys.k_step;
   const float* bias = keys.bias_t + j0 * keys.bias_step;
@@ -84,7 +84,7 @@ HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0) {
   Vector a[J][V];
   FOVEA_EACH (j, J)
     FOVEA_EACH (v, V) a[j][v] = hn::LoadU(d, bias + j * keys.bias_step + v * L);
-  DotTile<J, V, kScoreBlock>(k, keys.k_step, s.C, s.qt, bias + J * keys.bias_step, keys.bias_step, p, a);
+  DotTile<J, V, kScoreBlock, kC>(k, keys.k_step, s.C, s.qt, bias + J * keys.bias_step, keys.bias_step, p, a);
   if (kCausal)
     for (int j = 0; j < J; ++j)
       for (int v = 0; v < V; ++v)
@@ -98,12 +98,16 @@ HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0) {
       for (int j = 1; j < J; ++j) tile_maximum[v] = hn::Max(tile_maximum[v], a[j][v]);
       grown |= !hn::AllFalse(d, hn::Gt(tile_maximum[v], hn::Add(s.maximum[v], hn::Set(d, kLazyGrowth))));
     }
-    if (HWY_UNLIKELY(grown)) Rescale<V>(s, tile_maximum, p);
+    if (HWY_UNLIKELY(grown)) {
+      FOVEA_EACH (v, V) s.chunk[v] = sum[v];
+      Rescale<V>(s, tile_maximum, p);
+      FOVEA_EACH (v, V) sum[v] = s.chunk[v];
+    }
   }
   FOVEA_EACH (j, J)
     FOVEA_EACH (v, V) {
       const Vector e = Exp2(kOnline ? hn::Sub(a[j][v], s.maximum[v]) : a[j][v]);
-      s.chunk[v] = hn::Add(s.chunk[v], e);
+      sum[v] = hn::Add(sum[v], e);
       hn::Store(e, d, p + (j * V + v) * L);
     }
 }
@@ -140,25 +144,44 @@ HWY_INLINE void PvTile(const BlockState<V>& s, const KeyChunk& keys, int c0) {
     }
 }
 
+template <int V, bool kOnline, bool kCausal, int kC>
+void AddKeysOfWidth(BlockState<V>& s, const KeyChunk& keys, NextRows* next) {
+  const Floats d;
+  constexpr int J = kCausal ? 1 : kRegisters == 32 ? (V == 3 ? 8 : V == 2 ? 12 : 16) : (V == 3 ? 4 : V == 2 ? 6 : 8);
+  Vector sum[V];  // not in `s`: it would be read and written in memory for every key
+  FOVEA_EACH (v, V) sum[v] = hn::Zero(d);
+  int j = 0;
+  for (; j + J <= keys.n; j += J) {
+    if (next) next->Fetch();
+    QkTile<J, V, kOnline, kCausal, kC>(s, keys, j, sum);
+  }
+  if (J > 4)
+    for (; j + 4 <= keys.n; j += 4) QkTile<4, V, kOnline, kCausal, kC>(s, keys, j, sum);
+  for (; j < keys.n; ++j) QkTile<1, V, kOnline, kCausal, kC>(s, keys, j, sum);
+  FOVEA_EACH (v, V) s.total[v] = hn::Add(s.total[v], sum[v]);
+  constexpr int CB = kRegisters == 32 ? 8 : 4;
+  const int Cv = kC ? kC : s.Cv;
+  int c = 0;
+  for (; c + CB <= Cv; c += CB) PvTile<CB, V, kCausal>(s, keys, c);
+  for (; c < Cv; c += 4) PvTile<4, V, kCausal>(s, keys, c);
+}
+
 // Takes up to kChunk keys into the block.
 template <int V, bool kOnline, bool kCausal>
-void AddKeys(BlockState<V>& s, const KeyChunk& keys) {
-  constexpr int J = kCausal ? 1 : kRegisters == 32 ? (V == 3 ? 8 : V == 2 ? 12 : 16) : (V == 3 ? 4 : V == 2 ? 6 : 8);
-  int j = 0;
-  for (; j + J <= keys.n; j += J) QkTile<J, V, kOnline, kCausal>(s, keys, j);
-  if (J > 4)
-    for (; j + 4 <= keys.n; j += 4) QkTile<4, V, kOnline, kCausal>(s, keys, j);
-  for (; j < keys.n; ++j) QkTile<1, V, kOnline, kCausal>(s, keys, j);
-  for (int v = 0; v < V; ++v) s.total[v] = hn::Add(s.total[v], s.chunk[v]), s.chunk[v] = hn::Zero(Floats());
-  constexpr int CB = kRegisters == 32 ? 8 : 4;
-  int c = 0;
-  for (; c + CB <= s.Cv; c += CB) PvTile<CB, V, kCausal>(s, keys, c);
-  for (; c < s.Cv; c += 4) PvTile<4, V, kCausal>(s, keys, c);
+void AddKeys(BlockState<V>& s, const KeyChunk& keys, NextRows* next = nullptr) {
+  if constexpr (!kCausal) {
+    if (s.C == s.Cv) {
+      if (s.C == 16) return AddKeysOfWidth<V, kOnline, kCausal, 16>(s, keys, next);
+      if (s.C == 32) return AddKeysOfWidth<V, kOnline, kCausal, 32>(s, keys, next);
+      if (s.C == 64) return AddKeysOfWidth<V, kOnline, kCausal, 64>(s, keys, next);
+    }
+  }
+  AddKeysOfWidth<V, kOnline, kCausal, 0>(s, keys, next);
 }
 
 // out rows [i0, i0 + n) and their lse (natural units, one a lane, to lse[V * L]).
-template <int V>
-void EndBlock(const BlockState<V>& s, bool online, const Rows<float>& out, int64_t i0, int n, float* lse) {
+template <int V, class T>
+void EndBlock(const BlockState<V>& s, bool online, const Rows<T>& out, int64_t i0, int n, float* lse) {
   const Floats d;
   HWY_ALIGN float inverse[V * L];
   for (int v = 0; v < V; ++v) {
