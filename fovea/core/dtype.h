@@ -33,7 +33,9 @@ struct BFloat16 {
     const auto whole = std::bit_cast<uint32_t>(value);
     bits = value != value ? 0x7fc0 : static_cast<uint16_t>((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
   }
+  explicit BFloat16(double value) : BFloat16(static_cast<float>(value)) {}
   explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  explicit operator double() const { return static_cast<float>(*this); }
 };
 
 template <class T> struct dtype_of;

@@ -51,7 +51,7 @@ struct AttentionRowsParams {
 };
 
 namespace reference {
-/// The definition: plain loops, double accumulation. T = float or double.
+/// The definition: plain loops, double accumulation. T = float, double or BFloat16 (not for rows).
 template <class T>
 void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel = serial_for);
 template <class T>
@@ -64,8 +64,10 @@ namespace cpu {
 /// SIMD (AVX2, AVX-512, NEON), float accumulation, same bits for any thread count. Memory O(B*H*N) beside the tensors.
 /// Backward reads out and lse as the forward pass left them. `isa` picks one instruction set, which the machine must
 /// have; kBaseline runs the definition.
-void attention_forward(const AttentionParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
-void attention_backward(const AttentionBackwardParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
+template <class T>
+void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
+template <class T>
+void attention_backward(const AttentionBackwardParams<T>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
 void attention_rows(const AttentionRowsParams<float>& p, const ParallelFor& parallel);
 }  // namespace cpu
 

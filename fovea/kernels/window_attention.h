@@ -80,7 +80,7 @@ inline Triple window_counts(const Triple& grid, const Triple& window) {
 void relative_position_index(const Triple& window, int32_t* out);
 
 namespace reference {
-/// The definition: plain loops, double accumulation. T = float or double.
+/// The definition: plain loops, double accumulation. T = float, double or BFloat16 (not for rows).
 template <class T>
 void window_attention_forward(const WindowAttentionParams<T>& p, const ParallelFor& parallel = serial_for);
 template <class T>
@@ -93,9 +93,11 @@ namespace cpu {
 /// SIMD (AVX2, AVX-512, NEON), float accumulation, same bits for any thread count. Backward reads out
 /// and lse as the forward pass left them. `isa` picks one instruction set, which the machine must have; kBaseline runs
 /// the definition.
-void window_attention_forward(const WindowAttentionParams<float>& p, const ParallelFor& parallel,
+template <class T>
+void window_attention_forward(const WindowAttentionParams<T>& p, const ParallelFor& parallel,
                               Isa isa = chosen_isa());
-void window_attention_backward(const WindowAttentionBackwardParams<float>& p, const ParallelFor& parallel,
+template <class T>
+void window_attention_backward(const WindowAttentionBackwardParams<T>& p, const ParallelFor& parallel,
                                Isa isa = chosen_isa());
 void window_attention_rows(const WindowAttentionRowsParams<float>& p, const ParallelFor& parallel);
 }  // namespace cpu

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fovea/kernels/attention.h"
+#include "fovea/kernels/cpu/attention_heads-inl.h"
 #include "fovea/kernels/cpu/backward-inl.h"
 #include "fovea/kernels/cpu/forward-inl.h"
 #include "hwy/aligned_allocator.h"
@@ -26,21 +27,20 @@ namespace fovea::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace dense {
 
+template <class T>
 struct Call {
-  const AttentionParams<float>& p;
+  const AttentionParams<T>& p;
   int64_t B = p.q.shape[0], H = p.q.shape[1], N = p.q.shape[2], C = p.q.shape[3];
   int64_t Hk = p.k.shape[1], M = p.k.shape[2], Cv = p.v.shape[3];
   int64_t group = Hk ? H / Hk : 1;
   int64_t blocks = (N + 3 * L - 1) / (3 * L);  // of queries
 
-  explicit Call(const AttentionParams<float>& params) : p(params) {}
+  explicit Call(const AttentionParams<T>& params) : p(params) {}
   bool key_open(int64_t b, int64_t j) const { return !p.key_mask.data || p.key_mask(b, j); }
   // Query i sees keys below this.
   int64_t open_keys(int64_t i) const { return p.causal ? std::clamp<int64_t>(i + (M - N) + 1, 0, M) : M; }
-  Rows<const float> rows(const View<const float, 4>& v, int64_t b, int64_t h) const {
-    return {v.data + b * v.stride[0] + h * v.stride[1], nullptr, v.stride[2]};
-  }
-  Rows<float> rows(const View<float, 4>& v, int64_t b, int64_t h) const {
+  template <class E>
+  static Rows<E> rows(const View<E, 4>& v, int64_t b, int64_t h) {
     return {v.data + b * v.stride[0] + h * v.stride[1], nullptr, v.stride[2]};
   }
 };
@@ -49,7 +49,8 @@ struct Call {
 
 struct ForwardMemory {
   float *qt, *out_t, *p, *lse, *k, *v, *bias, *zeros;
-  ForwardMemory(const Call& call, Arena& arena) {
+  template <class T>
+  ForwardMemory(const Call<T>& call, Arena& arena) {
     qt = arena.take(call.C * 3 * L), out_t = arena.take(round_up(call.Cv, 4) * 3 * L), p = arena.take(kChunk * 3 * L);
     k = arena.take(kChunk * round_up(call.C, 4)), v = arena.take(kChunk * round_up(call.Cv, 4));
     bias = arena.take((kChunk + 16) * 3 * L), zeros = arena.take(3 * L), lse = arena.take(3 * L);
@@ -57,20 +58,22 @@ struct ForwardMemory {
 };
 
 // Keys [j0, j0 + n) for the query lanes [i0, i0 + queries) of (b, h).
-template <int V>
-KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries, int64_t j0,
+template <int V, class T>
+KeyChunk key_chunk(const Call<T>& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries, int64_t j0,
                    int n) {
   const auto& p = call.p;
-  const Rows<const float> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
-  KeyChunk chunk{k(j0), v(j0), m.zeros, k.step, v.step, 0, n};
+  const Rows<const T> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
+  constexpr bool kPacks = !std::is_same_v<T, float>;
+  KeyChunk chunk{m.k, m.v, m.zeros, k.step, v.step, 0, n};
+  if constexpr (!kPacks) chunk.k = k(j0), chunk.v = v(j0);
   const bool masked = p.key_mask.data != nullptr;
-  if (masked || call.C % 4) {
+  if (kPacks || masked || call.C % 4) {
     chunk.k = m.k, chunk.k_step = round_up(call.C, 4);
     for (int j = 0; j < n; ++j)
       call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), call.C, chunk.k_step, m.k + j * chunk.k_step)
                                : Fill(m.k + j * chunk.k_step, chunk.k_step, 0);
   }
-  if (masked || call.Cv % 4) {
+  if (kPacks || masked || call.Cv % 4) {
     chunk.v = m.v, chunk.v_step = round_up(call.Cv, 4);
     for (int j = 0; j < n; ++j)
       call.key_open(b, j0 + j) ? CopyRow(v(j0 + j), call.Cv, chunk.v_step, m.v + j * chunk.v_step)
@@ -98,8 +101,8 @@ KeyChunk key_chunk(const Call& call, const ForwardMemory& m, int64_t b, int64_t 
   return chunk;
 }
 
-template <int V>
-void query_block(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries) {
+template <int V, class T>
+void query_block(const Call<T>& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries) {
   const auto& p = call.p;
   PackTransposed(call.rows(p.q, b, h), i0, queries, V * L, call.C, Factor(p.scale * kLog2eExact), m.qt);
   BlockState<V> s(m.qt, static_cast<int>(call.C), static_cast<int>(call.Cv), m.out_t, m.p);
@@ -119,11 +122,10 @@ void query_block(const Call& call, const ForwardMemory& m, int64_t b, int64_t h,
     for (int u = 0; u < queries; ++u) p.lse(b, h, i0 + u) = m.lse[u];
 }
 
-void forward_items(const Call& call, int64_t begin, int64_t end) {
+template <class T>
+void forward_items(const Call<T>& call, int64_t begin, int64_t end) {
   const FlushDenormals flush;
-  Arena counter;
-  ForwardMemory(call, counter);
-  const auto memory = hwy::AllocateAligned<float>(counter.used());
+  const auto memory = arena_memory([&](Arena& arena) { ForwardMemory(call, arena); });
   Arena arena(memory.get());
   const ForwardMemory m(call, arena);
   Fill(m.zeros, 3 * L, 0);
@@ -137,20 +139,24 @@ void forward_items(const Call& call, int64_t begin, int64_t end) {
   }
 }
 
-void Forward(const AttentionParams<float>& p, const ParallelFor& parallel) {
-  const Call call(p);
+template <class T>
+void Forward(const AttentionParams<T>& p, const ParallelFor& parallel) {
+  if (p.k.shape[1] > 0 && heads::forward_fits(p)) return heads::Forward(p, parallel);
+  const Call<T> call(p);
   parallel(call.B * call.H * call.blocks, 1, [&call](int64_t begin, int64_t end) { forward_items(call, begin, end); });
 }
 
 // ------------------------------------------------------------------------------------------------------------ backward
 
-struct BackwardCall : Call {
-  const AttentionBackwardParams<float>& g;
+template <class T>
+struct BackwardCall : Call<T> {
+  using Call<T>::B, Call<T>::H, Call<T>::Hk, Call<T>::N, Call<T>::M, Call<T>::C;
+  const AttentionBackwardParams<T>& g;
   bool sums_batch = false, sums_heads = false, sums_queries = false, sums_keys = false;  // broadcast axes of grad_bias
   int64_t segments = 1, segment_keys;  // keys are cut into segments of whole blocks
-  std::vector<float> partial_q;        // [segments - 1][B][H][N][C]
+  std::vector<float> partial_q;        // [segments][B][H][N][C] if there are several
 
-  explicit BackwardCall(const AttentionBackwardParams<float>& params) : Call(params.forward), g(params) {
+  explicit BackwardCall(const AttentionBackwardParams<T>& params) : Call<T>(params.forward), g(params) {
     if (g.grad_bias.data) {
       const auto& stride = g.grad_bias.stride;
       sums_batch = B > 1 && !stride[0], sums_heads = H > 1 && !stride[1], sums_queries = N > 1 && !stride[2],
@@ -162,17 +168,19 @@ struct BackwardCall : Call {
     if (!sums_keys)
       segments = std::clamp<int64_t>((kItemsWanted + items - 1) / items, 1, std::max<int64_t>(1, M / kShortestSegment));
     segment_keys = round_up((M + segments - 1) / segments, 3 * L);
-    partial_q.resize((segments - 1) * B * H * N * C);
+    if (segments > 1) partial_q.resize(segments * B * H * N * C);
   }
   float* partial(int64_t segment, int64_t b, int64_t h) {
-    return partial_q.data() + (((segment - 1) * B + b) * H + h) * N * C;
+    return partial_q.data() + ((segment * B + b) * H + h) * N * C;
   }
 };
 
 struct BackwardMemory {
   float *q, *grad_out, *grad_q, *lse, *delta, *k, *kt, *vt, *grad_kt, *grad_vt, *p, *ds, *bias, *scale, *one;
-  float *grad_k, *grad_v;  // sums over the heads of a group
-  BackwardMemory(const BackwardCall& call, Arena& arena) {
+  float *grad_k, *grad_v;    // of the segment's keys, summed over the heads of a group
+  float *block_k, *block_v;  // of one block of keys
+  template <class T>
+  BackwardMemory(const BackwardCall<T>& call, Arena& arena) {
     const int64_t rows = round_up(call.N, 8), step = round_up(call.C, L), v_step = round_up(call.Cv, 4), lanes = 3 * L;
     q = arena.take(rows * step), grad_q = arena.take(rows * step), grad_out = arena.take(rows * v_step);
     lse = arena.take(rows), delta = arena.take(rows), k = arena.take(lanes * step);
@@ -180,13 +188,15 @@ struct BackwardMemory {
     grad_vt = arena.take(v_step * lanes);
     p = arena.take(kRowChunk * lanes), ds = arena.take(kRowChunk * lanes), bias = arena.take((kRowChunk + 8) * lanes);
     scale = arena.take(lanes), one = arena.take(lanes);
-    const int64_t summed = call.group > 1 ? std::min(call.segment_keys, round_up(call.M, lanes)) : 0;
-    grad_k = arena.take(summed * call.C), grad_v = arena.take(summed * call.Cv);
+    const int64_t keys = std::min(call.segment_keys, call.M);
+    grad_k = arena.take(keys * call.C), grad_v = arena.take(keys * call.Cv);
+    block_k = arena.take(lanes * call.C), block_v = arena.take(lanes * call.Cv);
   }
 };
 
 // Bias of rows [i, i + rows) against the block's keys, log2 units; lanes without a key that takes part get -1e30.
-void fill_bias(const BackwardCall& call, float* tile, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n,
+template <class T>
+void fill_bias(const BackwardCall<T>& call, float* tile, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n,
                int lanes) {
   const auto& p = call.p;
   for (int r = 0; r < rows; ++r) {
@@ -209,7 +219,8 @@ void fill_bias(const BackwardCall& call, float* tile, int64_t b, int64_t h, int6
 }
 
 // Adds dS of a tile to grad_bias; broadcast axes are summed within the tile first.
-void add_bias_gradient(const BackwardCall& call, const float* ds, int64_t b, int64_t h, int64_t i, int rows, int64_t j0,
+template <class T>
+void add_bias_gradient(const BackwardCall<T>& call, const float* ds, int64_t b, int64_t h, int64_t i, int rows, int64_t j0,
                        int n, int lanes) {
   const auto& grad = call.g.grad_bias;
   rows = static_cast<int>(std::min<int64_t>(rows, call.N - i));
@@ -241,13 +252,14 @@ void add_bias_gradient(const BackwardCall& call, const float* ds, int64_t b, int
   }
 }
 
-template <int V>
-void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRows& rows, int64_t b, int64_t h,
-               int64_t j0, int n, const Rows<float>& grad_k, const Rows<float>& grad_v, int64_t first) {
+// Adds the gradients of keys [j0, j0 + n) to grad_k and grad_v, rows of C and Cv floats.
+template <int V, class T>
+void key_block(const BackwardCall<T>& call, const BackwardMemory& m, const QueryRows& rows, int64_t b, int64_t h,
+               int64_t j0, int n, float* grad_k, float* grad_v) {
   const auto& p = call.p;
   constexpr int lanes = V * L;
   const int C = static_cast<int>(call.C), Cv = static_cast<int>(call.Cv);
-  const Rows<const float> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
+  const Rows<const T> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
   // Masked keys become zero rows.
   for (int j = 0; j < n; ++j)
     call.key_open(b, j0 + j) ? CopyRow(k(j0 + j), C, rows.step, m.k + j * rows.step)
@@ -276,22 +288,25 @@ void key_block(const BackwardCall& call, const BackwardMemory& m, const QueryRow
     }
     if (call.g.grad_bias.data) add_bias_gradient(call, m.ds, b, h, i, taken, j0, n, lanes);
   }
-  UnpackTransposed(m.grad_kt, lanes, m.scale, grad_k, first, n, C);
-  UnpackTransposed(m.grad_vt, lanes, m.one, grad_v, first, n, Cv);
+  UnpackTransposed(m.grad_kt, lanes, m.scale, Rows<float>{m.block_k, nullptr, C}, 0, n, C);
+  UnpackTransposed(m.grad_vt, lanes, m.one, Rows<float>{m.block_v, nullptr, Cv}, 0, n, Cv);
+  for (int64_t e = 0; e < int64_t{n} * C; ++e) grad_k[e] += m.block_k[e];
+  for (int64_t e = 0; e < int64_t{n} * Cv; ++e) grad_v[e] += m.block_v[e];
 }
 
 // dK, dV of one segment of keys of (b, hk), and its share of dQ of all heads of the group.
-void backward_segment(BackwardCall& call, const BackwardMemory& m, int64_t b, int64_t hk, int64_t segment) {
+template <class T>
+void backward_segment(BackwardCall<T>& call, const BackwardMemory& m, int64_t b, int64_t hk, int64_t segment) {
   const auto& p = call.p;
   const auto& g = call.g;
   const int64_t step = round_up(call.C, L), v_step = round_up(call.Cv, 4), n_rows = round_up(call.N, 8), C = call.C,
                 Cv = call.Cv;
   const int64_t begin = std::min(call.M, segment * call.segment_keys),
                 end = std::min(call.M, begin + call.segment_keys);
-  const Rows<float> grad_k = call.rows(g.grad_k, b, hk), grad_v = call.rows(g.grad_v, b, hk);
+  Fill(m.grad_k, (end - begin) * C, 0), Fill(m.grad_v, (end - begin) * Cv, 0);
   for (int64_t h = hk * call.group; h < (hk + 1) * call.group; ++h) {
-    const Rows<const float> q = call.rows(p.q, b, h), upstream = call.rows(g.grad_out, b, h);
-    const Rows<float> out = call.rows(p.out, b, h);
+    const Rows<const T> q = call.rows(p.q, b, h), upstream = call.rows(g.grad_out, b, h);
+    const Rows<T> out = call.rows(p.out, b, h);
     for (int64_t i = 0; i < n_rows; ++i) {
       if (i < call.N) {
         CopyRow(q(i), C, step, m.q + i * step);
@@ -306,36 +321,34 @@ void backward_segment(BackwardCall& call, const BackwardMemory& m, int64_t b, in
     }
     Fill(m.grad_q, n_rows * step, 0);
     const QueryRows rows{m.q, m.grad_out, m.lse, call.M <= 3 * L ? nullptr : m.delta, m.grad_q, n_rows, step, v_step};
-    // The first head of a group writes dK and dV, the others add.
-    const bool adds = h > hk * call.group;
-    const Rows<float> to_k = adds ? Rows<float>{m.grad_k, nullptr, C} : grad_k,
-                      to_v = adds ? Rows<float>{m.grad_v, nullptr, Cv} : grad_v;
     for (int64_t j = begin; j < end;) {
       const int64_t vectors = std::min<int64_t>(3, (end - j + L - 1) / L);
       const int n = static_cast<int>(std::min(vectors * L, end - j));
-      const int64_t first = adds ? j - begin : j;
-      vectors == 1   ? key_block<1>(call, m, rows, b, h, j, n, to_k, to_v, first)
-      : vectors == 2 ? key_block<2>(call, m, rows, b, h, j, n, to_k, to_v, first)
-                     : key_block<3>(call, m, rows, b, h, j, n, to_k, to_v, first);
+      float *to_k = m.grad_k + (j - begin) * C, *to_v = m.grad_v + (j - begin) * Cv;
+      vectors == 1   ? key_block<1>(call, m, rows, b, h, j, n, to_k, to_v)
+      : vectors == 2 ? key_block<2>(call, m, rows, b, h, j, n, to_k, to_v)
+                     : key_block<3>(call, m, rows, b, h, j, n, to_k, to_v);
       j += n;
     }
-    for (int64_t j = begin; adds && j < end; ++j) {
-      for (int64_t c = 0; c < C; ++c) grad_k(j)[c] += to_k(j - begin)[c];
-      for (int64_t c = 0; c < Cv; ++c) grad_v(j)[c] += to_v(j - begin)[c];
-    }
-    const Rows<float> grad_q =
-        segment ? Rows<float>{call.partial(segment, b, h), nullptr, C} : call.rows(g.grad_q, b, h);
-    for (int64_t i = 0; i < call.N; ++i) CopyRow(m.grad_q + i * step, C, C, grad_q(i), static_cast<float>(p.scale));
+    const float scale = static_cast<float>(p.scale);
+    for (int64_t i = 0; i < call.N; ++i)
+      if (call.segments > 1)
+        CopyRow(m.grad_q + i * step, C, C, call.partial(segment, b, h) + i * C, scale);
+      else
+        CopyRow(m.grad_q + i * step, C, C, call.rows(g.grad_q, b, h)(i), scale);
   }
-  for (int64_t j = begin; j < end && p.key_mask.data; ++j)
-    if (!call.key_open(b, j)) Fill(grad_k(j), C, 0), Fill(grad_v(j), Cv, 0);
+  const Rows<T> grad_k = call.rows(g.grad_k, b, hk), grad_v = call.rows(g.grad_v, b, hk);
+  for (int64_t j = begin; j < end; ++j) {
+    float *from_k = m.grad_k + (j - begin) * C, *from_v = m.grad_v + (j - begin) * Cv;
+    if (!call.key_open(b, j)) Fill(from_k, C, 0), Fill(from_v, Cv, 0);
+    CopyRow(from_k, C, C, grad_k(j)), CopyRow(from_v, Cv, Cv, grad_v(j));
+  }
 }
 
-void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
+template <class T>
+void backward_items(BackwardCall<T>& call, int64_t begin, int64_t end) {
   const FlushDenormals flush;
-  Arena counter;
-  BackwardMemory(call, counter);
-  const auto memory = hwy::AllocateAligned<float>(counter.used());
+  const auto memory = arena_memory([&](Arena& arena) { BackwardMemory(call, arena); });
   Arena arena(memory.get());
   const BackwardMemory m(call, arena);
   Fill(m.scale, 3 * L, static_cast<float>(call.p.scale)), Fill(m.one, 3 * L, 1);
@@ -348,8 +361,10 @@ void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
   }
 }
 
-void Backward(const AttentionBackwardParams<float>& g, const ParallelFor& parallel) {
-  BackwardCall call(g);
+template <class T>
+void Backward(const AttentionBackwardParams<T>& g, const ParallelFor& parallel) {
+  if (g.forward.k.shape[1] > 0 && heads::backward_fits(g)) return heads::Backward(g, parallel);
+  BackwardCall<T> call(g);
   if (g.grad_bias.data) {
     std::array<int64_t, 4> extent;
     for (int a = 0; a < 4; ++a)
@@ -365,14 +380,14 @@ void Backward(const AttentionBackwardParams<float>& g, const ParallelFor& parall
   // dQ = sum over segments, in order.
   if (call.segments > 1)
     parallel(call.B * call.H, 1, [&call](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item)
-        for (int64_t s = 1; s < call.segments; ++s) {
-          const int64_t b = item / call.H, h = item % call.H;
-          const Rows<float> grad_q = call.rows(call.g.grad_q, b, h);
-          const float* from = call.partial(s, b, h);
-          for (int64_t i = 0; i < call.N; ++i)
-            for (int64_t c = 0; c < call.C; ++c) grad_q(i)[c] += from[i * call.C + c];
-        }
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t b = item / call.H, h = item % call.H, size = call.N * call.C;
+        float* sum = call.partial(0, b, h);
+        for (int64_t s = 1; s < call.segments; ++s)
+          for (int64_t e = 0; e < size; ++e) sum[e] += call.partial(s, b, h)[e];
+        const int C = static_cast<int>(call.C);
+        for (int64_t i = 0; i < call.N; ++i) CopyRow(sum + i * C, C, C, call.rows(call.g.grad_q, b, h)(i));
+      }
     });
 }
 
@@ -385,7 +400,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fovea::kernels::cpu {
 
-void attention_forward(const AttentionParams<float>& p, const ParallelFor& parallel, Isa isa) {
+template <class T>
+void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel, Isa isa) {
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::dense::Forward(p, parallel);
 #endif
@@ -398,7 +414,8 @@ void attention_forward(const AttentionParams<float>& p, const ParallelFor& paral
   reference::attention_forward(p, parallel);
 }
 
-void attention_backward(const AttentionBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
+template <class T>
+void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& parallel, Isa isa) {
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::dense::Backward(g, parallel);
 #endif
@@ -410,6 +427,11 @@ void attention_backward(const AttentionBackwardParams<float>& g, const ParallelF
 #endif
   reference::attention_backward(g, parallel);
 }
+
+template void attention_forward(const AttentionParams<float>&, const ParallelFor&, Isa);
+template void attention_forward(const AttentionParams<BFloat16>&, const ParallelFor&, Isa);
+template void attention_backward(const AttentionBackwardParams<float>&, const ParallelFor&, Isa);
+template void attention_backward(const AttentionBackwardParams<BFloat16>&, const ParallelFor&, Isa);
 
 // A few rows are asked for at a time: the definition is fast enough, and nothing can differ from it.
 void attention_rows(const AttentionRowsParams<float>& r, const ParallelFor& parallel) {

@@ -348,21 +348,22 @@ HWY_INLINE void DotTile(const float* x, int64_t step, int C, const float* t, con
 // Rows that the next piece of work reads or writes, fetched a few at a time while this one is computed.
 class NextRows {
  public:
-  // n rows of `channels` elements at base + offset[i].
   template <class T>
-  void Add(const T* base, const int64_t* offset, int64_t n, int64_t channels) {
-    const int64_t inside = static_cast<int64_t>(reinterpret_cast<uintptr_t>(base) % kLine);  // of its cache line
-    streams_[count_++] = {reinterpret_cast<const char*>(base) - inside, offset,
+  void Add(const Rows<T>& rows, int64_t n, int64_t channels) {
+    const int64_t inside = static_cast<int64_t>(reinterpret_cast<uintptr_t>(rows.base) % kLine);  // of its cache line
+    streams_[count_++] = {reinterpret_cast<const char*>(rows.base) - inside, rows.offset, rows.step, n,
                           static_cast<int64_t>(inside + channels * sizeof(T)), sizeof(T)};
-    rows_ = n;
+    longest_ = std::max(longest_, n);
   }
 
   // One row of each stream.
   HWY_INLINE void Fetch() {
-    if (at_ >= rows_) return;
+    if (at_ >= longest_) return;
     for (int s = 0; s < count_; ++s) {
-      const char* row = streams_[s].base + streams_[s].offset[at_] * streams_[s].element;
-      for (int64_t byte = 0; byte < streams_[s].bytes; byte += kLine) hwy::Prefetch(row + byte);
+      const Stream& stream = streams_[s];
+      if (at_ >= stream.n) continue;
+      const char* row = stream.base + (stream.offset ? stream.offset[at_] : at_ * stream.step) * stream.element;
+      for (int64_t byte = 0; byte < stream.bytes; byte += kLine) hwy::Prefetch(row + byte);
     }
     ++at_;
   }
@@ -371,12 +372,12 @@ class NextRows {
   static constexpr int64_t kLine = 64;
   struct Stream {
     const char* base;
-    const int64_t* offset;  // elements
-    int64_t bytes, element;
+    const int64_t* offset;
+    int64_t step, n, bytes, element;
   };
   Stream streams_[8];
   int count_ = 0;
-  int64_t at_ = 0, rows_ = 0;
+  int64_t at_ = 0, longest_ = 0;
 };
 
 HWY_INLINE void Fill(float* to, int64_t n, float value) {

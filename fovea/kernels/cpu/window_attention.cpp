@@ -281,8 +281,8 @@ void forward_items(const Call<T>& call, int64_t begin, int64_t end) {
     if (!ahead.done()) {
       find_rows(call, ahead, *next_rows);
       const HeadRows<T> r = head_rows(call, ahead, *next_rows);
-      for (const T* base : {r.q.base, r.k.base, r.v.base}) next.Add(base, next_rows->in.data(), r.queries, call.C);
-      next.Add(out_of(call, ahead), next_rows->out.data(), r.queries, call.C);
+      for (const Rows<const T>& part : {r.q, r.k, r.v}) next.Add(part, r.queries, call.C);
+      next.Add(Rows<T>{out_of(call, ahead), next_rows->out.data(), 0}, r.queries, call.C);
     }
     const WindowGroup& g = at.rows();
     m.tiles.Prepare(at.head(), at.chunk().window_class);
@@ -453,12 +453,10 @@ void backward_items(BackwardCall<T>& call, int64_t begin, int64_t end) {
       find_backward_rows(call, ahead, *next_rows);
       const HeadRows<T> r = head_rows(call, ahead, *next_rows);
       const Upstream<T> up = upstream(call, ahead, *next_rows);
-      for (const T* base : {r.q.base, r.k.base, r.v.base}) next.Add(base, next_rows->in.data(), r.queries, C);
-      next.Add(up.grad_out.base, next_rows->grad_out.data(), r.queries, C);
-      next.Add(up.out.base, next_rows->out.data(), r.queries, C);
-      const T* grad = grad_qkv_of(call, ahead);
+      for (const Rows<const T>& part : {r.q, r.k, r.v, up.grad_out, up.out}) next.Add(part, r.queries, C);
       for (int part = 0; part < 3; ++part)
-        next.Add(grad + part * call.g.grad_qkv.stride[4], next_rows->grad_in.data(), r.queries, C);
+        next.Add(Rows<T>{grad_qkv_of(call, ahead) + part * call.g.grad_qkv.stride[4], next_rows->grad_in.data(), 0},
+                 r.queries, C);
     }
     const WindowGroup& g = at.rows();
     const WindowChunk& chunk = at.chunk();
@@ -495,9 +493,9 @@ void reduce_head(const BackwardCall<T>& call, int64_t h) {
   for (int64_t c = 0; c < 2 * C; ++c) {
     double padding = 0;
     for (int64_t chunk = 0; chunk < n_chunks; ++chunk) padding += call.padding_sum[(h * n_chunks + chunk) * 2 * C + c];
-    g.grad_pad_token(1 + c / C, h, c % C) = static_cast<float>(padding);
+    g.grad_pad_token(1 + c / C, h, c % C) = static_cast<T>(padding);
   }
-  for (int64_t c = 0; c < C; ++c) g.grad_pad_token(0, h, c) = 0;
+  for (int64_t c = 0; c < C; ++c) g.grad_pad_token(0, h, c) = static_cast<T>(0.0);
 }
 
 template <class T>
@@ -519,7 +517,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace fovea::kernels::cpu {
 
-void window_attention_forward(const WindowAttentionParams<float>& p, const ParallelFor& parallel, Isa isa) {
+template <class T>
+void window_attention_forward(const WindowAttentionParams<T>& p, const ParallelFor& parallel, Isa isa) {
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::windowed::Forward(p, parallel);
 #endif
@@ -532,7 +531,8 @@ void window_attention_forward(const WindowAttentionParams<float>& p, const Paral
   reference::window_attention_forward(p, parallel);
 }
 
-void window_attention_backward(const WindowAttentionBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
+template <class T>
+void window_attention_backward(const WindowAttentionBackwardParams<T>& g, const ParallelFor& parallel, Isa isa) {
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::windowed::Backward(g, parallel);
 #endif
@@ -544,6 +544,11 @@ void window_attention_backward(const WindowAttentionBackwardParams<float>& g, co
 #endif
   reference::window_attention_backward(g, parallel);
 }
+
+template void window_attention_forward(const WindowAttentionParams<float>&, const ParallelFor&, Isa);
+template void window_attention_forward(const WindowAttentionParams<BFloat16>&, const ParallelFor&, Isa);
+template void window_attention_backward(const WindowAttentionBackwardParams<float>&, const ParallelFor&, Isa);
+template void window_attention_backward(const WindowAttentionBackwardParams<BFloat16>&, const ParallelFor&, Isa);
 
 // A few rows are asked for at a time: the definition is fast enough, and nothing can differ from it.
 void window_attention_rows(const WindowAttentionRowsParams<float>& r, const ParallelFor& parallel) {

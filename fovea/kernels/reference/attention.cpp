@@ -47,7 +47,7 @@ void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel)
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / N / H, h = item / N % H, i = item % N;
       const double lse = softmax_row(p, b, h, i, weights);
-      if (p.lse.data) p.lse(b, h, i) = static_cast<T>(lse);
+      if (p.lse.data) p.lse(b, h, i) = static_cast<ScoreOf<T>>(lse);
       for (int64_t c = 0; c < Cv; ++c) {
         double sum = 0;
         for (int64_t j = 0; j < M; ++j)
@@ -91,7 +91,7 @@ void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& 
           for (int64_t j = 0; j < M; ++j) {
             if (weights[j] == 0) continue;
             for (int64_t c = 0; c < Cv; ++c) {
-              const double upstream = g.grad_out(b, h, i, c);
+              const double upstream = double(g.grad_out(b, h, i, c));
               grad_weight[j] += upstream * double(p.v(b, hk, j, c));
               grad_v[j * Cv + c] += weights[j] * upstream;
             }
@@ -124,7 +124,8 @@ void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& 
     for (int64_t b = 0; b < bias_shape[0]; ++b)
       for (int64_t h = 0; h < bias_shape[1]; ++h)
         for (int64_t i = 0; i < bias_shape[2]; ++i)
-          for (int64_t j = 0; j < bias_shape[3]; ++j) g.grad_bias(b, h, i, j) = static_cast<T>(bias_at(b, h, i, j));
+          for (int64_t j = 0; j < bias_shape[3]; ++j) 
+            g.grad_bias(b, h, i, j) = static_cast<ScoreOf<T>>(bias_at(b, h, i, j));
 }
 
 template <class T>
@@ -143,8 +144,10 @@ void attention_rows(const AttentionRowsParams<T>& r, const ParallelFor& parallel
 
 template void attention_forward(const AttentionParams<float>&, const ParallelFor&);
 template void attention_forward(const AttentionParams<double>&, const ParallelFor&);
+template void attention_forward(const AttentionParams<BFloat16>&, const ParallelFor&);
 template void attention_backward(const AttentionBackwardParams<float>&, const ParallelFor&);
 template void attention_backward(const AttentionBackwardParams<double>&, const ParallelFor&);
+template void attention_backward(const AttentionBackwardParams<BFloat16>&, const ParallelFor&);
 template void attention_rows(const AttentionRowsParams<float>&, const ParallelFor&);
 template void attention_rows(const AttentionRowsParams<double>&, const ParallelFor&);
 

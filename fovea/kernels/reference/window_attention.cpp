@@ -101,7 +101,7 @@ void window_attention_forward(const WindowAttentionParams<T>& p, const ParallelF
         if (w.token[i] < 0) continue;
         const int64_t z = a.z(w.token[i]), y = a.y(w.token[i]), x = a.x(w.token[i]);
         const double lse = w.softmax_row(i, weights);
-        if (p.lse.data) p.lse(w.b, w.h, z, y, x) = static_cast<T>(lse);
+        if (p.lse.data) p.lse(w.b, w.h, z, y, x) = static_cast<ScoreOf<T>>(lse);
         std::fill(sum.begin(), sum.end(), 0.0);
         for (int64_t j = 0; j < a.n; ++j) {
           if (weights[j] == 0) continue;
@@ -171,13 +171,13 @@ void window_attention_backward(const WindowAttentionBackwardParams<T>& g, const 
               g.grad_qkv(b, z, y, x, 2, h, c) = static_cast<T>(grad_v[j * C + c]);
             }
         }
-      for (size_t row = 0; row < table.size(); ++row) g.grad_bias_table(row, h) = static_cast<T>(table[row]);
+      for (size_t row = 0; row < table.size(); ++row) g.grad_bias_table(row, h) = static_cast<ScoreOf<T>>(table[row]);
       if (!bias.empty())
         for (int64_t i = 0; i < n; ++i)
-          for (int64_t j = 0; j < n; ++j) g.grad_bias(h, i, j) = static_cast<T>(bias[i * n + j]);
+          for (int64_t j = 0; j < n; ++j) g.grad_bias(h, i, j) = static_cast<ScoreOf<T>>(bias[i * n + j]);
       if (g.grad_pad_token.data)
         for (int64_t c = 0; c < C; ++c) {
-          g.grad_pad_token(0, h, c) = 0;
+          g.grad_pad_token(0, h, c) = static_cast<T>(0.0);
           g.grad_pad_token(1, h, c) = static_cast<T>(pad[c]);
           g.grad_pad_token(2, h, c) = static_cast<T>(pad[C + c]);
         }
@@ -213,8 +213,10 @@ void window_attention_rows(const WindowAttentionRowsParams<T>& r, const Parallel
 
 template void window_attention_forward(const WindowAttentionParams<float>&, const ParallelFor&);
 template void window_attention_forward(const WindowAttentionParams<double>&, const ParallelFor&);
+template void window_attention_forward(const WindowAttentionParams<BFloat16>&, const ParallelFor&);
 template void window_attention_backward(const WindowAttentionBackwardParams<float>&, const ParallelFor&);
 template void window_attention_backward(const WindowAttentionBackwardParams<double>&, const ParallelFor&);
+template void window_attention_backward(const WindowAttentionBackwardParams<BFloat16>&, const ParallelFor&);
 template void window_attention_rows(const WindowAttentionRowsParams<float>&, const ParallelFor&);
 template void window_attention_rows(const WindowAttentionRowsParams<double>&, const ParallelFor&);
 
