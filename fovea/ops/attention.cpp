@@ -172,18 +172,23 @@ Tensor attention_rows_meta(const Tensor& q, const Tensor& k, const Tensor& queri
 
 // ---- CPU ------------------------------------------------------------------------------------------------------------
 
-void run(const kernels::AttentionParams<float>& p) { kernels::cpu::attention_forward(p, torch_parallel_for); }
+template <class T>
+void run(const kernels::AttentionParams<T>& p) {
+  kernels::cpu::attention_forward(p, torch_parallel_for);
+}
 void run(const kernels::AttentionParams<double>& p) { kernels::reference::attention_forward(p, torch_parallel_for); }
-void run(const kernels::AttentionBackwardParams<float>& p) { kernels::cpu::attention_backward(p, torch_parallel_for); }
+template <class T>
+void run(const kernels::AttentionBackwardParams<T>& p) {
+  kernels::cpu::attention_backward(p, torch_parallel_for);
+}
 void run(const kernels::AttentionBackwardParams<double>& p) {
   kernels::reference::attention_backward(p, torch_parallel_for);
 }
 void run(const kernels::AttentionRowsParams<float>& p) { kernels::cpu::attention_rows(p, torch_parallel_for); }
 void run(const kernels::AttentionRowsParams<double>& p) { kernels::reference::attention_rows(p, torch_parallel_for); }
 
-/// The inputs in the kernel's dtype and layout, bias broadcast to the scores by strides of 0.
-Inputs kernel_inputs(const Inputs& in) {
-  const at::ScalarType dtype = kernel_dtype(in.q.scalar_type());
+/// The inputs in a kernel's dtype and layout, bias broadcast to the scores by strides of 0.
+Inputs kernel_inputs(const Inputs& in, at::ScalarType dtype) {
   Inputs k{for_kernel(in.q, dtype),
            for_kernel(in.k, dtype),
            for_kernel(in.v, dtype),
@@ -191,7 +196,8 @@ Inputs kernel_inputs(const Inputs& in) {
            in.key_mask,
            in.causal,
            in.scale};
-  if (k.bias.defined()) k.bias = in.bias.to(dtype).expand_symint({in.batch(), in.heads(), in.queries(), in.keys()});
+  if (k.bias.defined()) 
+    k.bias = in.bias.to(kernel_dtype(dtype)).expand_symint({in.batch(), in.heads(), in.queries(), in.keys()});
   return k;
 }
 
@@ -202,7 +208,7 @@ kernels::AttentionParams<T> params(const Inputs& in) {
   p.q = view_of<const T, 4>(in.q);
   p.k = view_of<const T, 4>(in.k);
   p.v = view_of<const T, 4>(in.v);
-  p.bias = view_of<const T, 4>(in.bias);
+  p.bias = view_of<const kernels::ScoreOf<T>, 4>(in.bias);
   p.key_mask = view_of<const uint8_t, 2>(in.key_mask);
   p.causal = in.causal;
   p.scale = in.scale.value_or(1 / std::sqrt(static_cast<double>(in.q.size(3))));
@@ -214,16 +220,14 @@ std::tuple<Tensor, Tensor> attention_cpu(const Tensor& q, const Tensor& k, const
   const Inputs in = inputs(q, k, v, bias, key_mask, causal, scale);
   auto [out, lse] = attention_outputs(in);
   if (out.numel() == 0 || k.size(2) == 0) return {out.zero_(), lse.fill_(-std::numeric_limits<double>::infinity())};
-  const Inputs kernel_in = kernel_inputs(in);
-  const Tensor kernel_out = out.scalar_type() == lse.scalar_type() ? out : empty_heads(q, v.size(3), lse.scalar_type());
-  with_kernel_type(q.scalar_type(), [&, &lse = lse](auto element) {
+  const Inputs kernel_in = kernel_inputs(in, q.scalar_type());
+  with_attention_type(q.scalar_type(), [&, &out = out, &lse = lse](auto element) {
     using T = decltype(element);
     kernels::AttentionParams<T> p = params<T>(kernel_in);
-    p.out = view_of<T, 4>(kernel_out);
-    p.lse = view_of<T, 3>(lse);
+    p.out = view_of<T, 4>(out);
+    p.lse = view_of<kernels::ScoreOf<T>, 3>(lse);
     run(p);
   });
-  if (!kernel_out.is_same(out)) out.copy_(kernel_out);
   return {out, lse};
 }
 
@@ -237,29 +241,27 @@ Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const 
   if (out.numel() == 0 || k.size(2) == 0) {
     for (const Tensor& grad : grads) grad.zero_();
   } else {
-    const at::ScalarType dtype = lse.scalar_type();
-    const Inputs kernel_in = kernel_inputs(in);
+    const at::ScalarType dtype = q.scalar_type();
+    const Inputs kernel_in = kernel_inputs(in, dtype);
     const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
-    Tensor kernel_grads[4];
-    for (int i = 0; i < 4; ++i)
-      kernel_grads[i] = grads[i].scalar_type() == dtype ? grads[i] : at::empty_like(grads[i], dtype);
-    with_kernel_type(dtype, [&](auto element) {
+    const Tensor kernel_grad_bias =
+        grad_bias.scalar_type() == lse.scalar_type() ? grad_bias : at::empty_like(grad_bias, lse.scalar_type());
+    with_attention_type(dtype, [&](auto element) {
       using T = decltype(element);
+      using Score = kernels::ScoreOf<T>;
       kernels::AttentionBackwardParams<T> p;
       p.forward = params<T>(kernel_in);
       // The backward kernel reads out and lse through the forward's own parameters.
       p.forward.out = view_of<T, 4>(kernel_out);
-      p.forward.lse = view_of<T, 3>(lse);
+      p.forward.lse = view_of<Score, 3>(lse);
       p.grad_out = view_of<const T, 4>(kernel_grad_out);
-      p.grad_q = view_of<T, 4>(kernel_grads[0]);
-      p.grad_k = view_of<T, 4>(kernel_grads[1]);
-      p.grad_v = view_of<T, 4>(kernel_grads[2]);
-      if (bias_wanted) p.grad_bias = view_of<T, 4>(kernel_grads[3].expand(kernel_in.bias.sizes()));
+      p.grad_q = view_of<T, 4>(grads[0]);
+      p.grad_k = view_of<T, 4>(grads[1]);
+      p.grad_v = view_of<T, 4>(grads[2]);
+      if (bias_wanted) p.grad_bias = view_of<Score, 4>(kernel_grad_bias.expand(kernel_in.bias.sizes()));
       run(p);
     });
-    for (int i = 0; i < 4; ++i) {
-      if (!kernel_grads[i].is_same(grads[i])) grads[i].copy_(kernel_grads[i]);
-    }
+    if (!kernel_grad_bias.is_same(grad_bias)) grad_bias.copy_(kernel_grad_bias);
   }
   return {grad_q, grad_k, grad_v, grad_bias};
 }
@@ -270,7 +272,7 @@ Tensor attention_rows_cpu(const Tensor& q, const Tensor& k, const Tensor& querie
   const Tensor weights = attention_rows_output(in, queries);
   check_query_indices("attention_rows", queries, q.size(2), "the tokens of q");
   if (weights.numel() == 0) return weights;
-  const Inputs kernel_in = kernel_inputs(in);
+  const Inputs kernel_in = kernel_inputs(in, kernel_dtype(q.scalar_type()));
   with_kernel_type(q.scalar_type(), [&](auto element) {
     using T = decltype(element);
     kernels::AttentionRowsParams<T> p;

@@ -15,7 +15,7 @@ namespace fovea::ops {
 ///          Masked keys are never read into a sum. A query without any key gives out = 0, lse = -inf and no gradient.
 /// Gradient q, k, v and bias (reduced to the shape it was given in); lse is not differentiable, nor is the gradient.
 ///          Saved for backward: the inputs, out and lse.
-/// Dtypes   q, k, v alike: f32; f64 (reference kernel); bf16 (computed in f32 on a converted copy, out rounded to
+/// Dtypes   q, k, v alike: f32; f64 (reference kernel); bf16 (widened on load and computed in f32, out rounded to
 /// bf16).
 ///          bias: f32 for f32 and bf16, or bf16 for bf16; f64 for f64. lse: f64 for f64, else f32.
 ///          Autocast casts q, k, v to its dtype and leaves bias, which is added to f32 scores; f64 stays f64.

@@ -5,6 +5,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "fovea/core/dtype.h"
 #include "fovea/core/view.h"
 
 namespace fovea::ops {
@@ -26,6 +27,12 @@ void with_kernel_type(at::ScalarType dtype, F&& f) {
   dtype == at::kDouble ? f(double{}) : f(float{});
 }
 
+/// Calls f(T{}) with the element type of the attention kernels, which read and write bfloat16 as it is.
+template <class F>
+void with_attention_type(at::ScalarType dtype, F&& f) {
+  dtype == at::kBFloat16 ? f(BFloat16{}) : with_kernel_type(dtype, f);
+}
+
 /// `t` as a kernel takes it: in its dtype and with channels (the last axis) adjacent. A copy only where that does not
 /// hold already; undefined stays undefined.
 inline at::Tensor for_kernel(const at::Tensor& t, at::ScalarType dtype) {
@@ -40,12 +47,14 @@ View<T, Rank> view_of(const at::Tensor& t) {
   View<T, Rank> view;
   if (!t.defined()) return view;
   TORCH_INTERNAL_ASSERT(t.dim() == Rank);
+  using Element = std::remove_const_t<T>;
+  using Stored = std::conditional_t<std::is_same_v<Element, BFloat16>, at::BFloat16, Element>;
   if constexpr (std::is_same_v<T, const uint8_t>) {
     view.data = reinterpret_cast<T*>(t.const_data_ptr<bool>());
   } else if constexpr (std::is_const_v<T>) {
-    view.data = t.const_data_ptr<std::remove_const_t<T>>();
+    view.data = reinterpret_cast<T*>(t.const_data_ptr<Stored>());
   } else {
-    view.data = t.mutable_data_ptr<T>();
+    view.data = reinterpret_cast<T*>(t.mutable_data_ptr<Stored>());
   }
   for (int axis = 0; axis < Rank; ++axis) view.shape[axis] = t.size(axis), view.stride[axis] = t.stride(axis);
   if (view.shape[Rank - 1] == 1) view.stride[Rank - 1] = 1;  // torch leaves the stride of a single element open

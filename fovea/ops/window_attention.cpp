@@ -172,13 +172,15 @@ std::tuple<Tensor, Tensor> window_attention_rows_meta(const Tensor& qkv, const O
 
 // ---- CPU ------------------------------------------------------------------------------------------------------------
 
-void run(const kernels::WindowAttentionParams<float>& p) {
+template <class T>
+void run(const kernels::WindowAttentionParams<T>& p) {
   kernels::cpu::window_attention_forward(p, torch_parallel_for);
 }
 void run(const kernels::WindowAttentionParams<double>& p) {
   kernels::reference::window_attention_forward(p, torch_parallel_for);
 }
-void run(const kernels::WindowAttentionBackwardParams<float>& p) {
+template <class T>
+void run(const kernels::WindowAttentionBackwardParams<T>& p) {
   kernels::cpu::window_attention_backward(p, torch_parallel_for);
 }
 void run(const kernels::WindowAttentionBackwardParams<double>& p) {
@@ -191,16 +193,16 @@ void run(const kernels::WindowAttentionRowsParams<double>& p) {
   kernels::reference::window_attention_rows(p, torch_parallel_for);
 }
 
-/// The inputs in the kernel's dtype and layout.
-Inputs kernel_inputs(const Inputs& in) {
-  const at::ScalarType dtype = kernel_dtype(in.qkv.scalar_type());
+/// The inputs in a kernel's dtype and layout.
+Inputs kernel_inputs(const Inputs& in, at::ScalarType dtype) {
   // Kernels number the tokens of one sample with 32 bits; a tensor on the meta device may be larger.
   const int64_t tokens = in.qkv.numel() / std::max<int64_t>(1, in.qkv.size(0) * in.qkv.size(5) * in.qkv.size(6) * 3);
   TORCH_CHECK(tokens <= INT32_MAX, "window_attention: a sample has ", tokens, " tokens, expected at most ", INT32_MAX);
   Inputs k = in;
   k.qkv = for_kernel(in.qkv, dtype);
-  k.bias_table = in.bias_table.defined() ? in.bias_table.to(dtype) : in.bias_table;
-  k.bias = in.bias.defined() ? in.bias.to(dtype) : in.bias;
+  const at::ScalarType scores = kernel_dtype(dtype);
+  k.bias_table = in.bias_table.defined() ? in.bias_table.to(scores) : in.bias_table;
+  k.bias = in.bias.defined() ? in.bias.to(scores) : in.bias;
   k.pad_token = for_kernel(in.pad_token, dtype);
   return k;
 }
@@ -210,8 +212,8 @@ template <class T>
 kernels::WindowAttentionParams<T> params(const Inputs& in) {
   kernels::WindowAttentionParams<T> p;
   p.qkv = view_of<const T, 7>(in.qkv);
-  p.bias_table = view_of<const T, 2>(in.bias_table);
-  p.bias = view_of<const T, 3>(in.bias);
+  p.bias_table = view_of<const kernels::ScoreOf<T>, 2>(in.bias_table);
+  p.bias = view_of<const kernels::ScoreOf<T>, 3>(in.bias);
   p.pad_token = view_of<const T, 3>(in.pad_token);
   p.window = {in.window[0], in.window[1], in.window[2]};
   p.shift = {in.shift[0], in.shift[1], in.shift[2]};
@@ -232,16 +234,15 @@ std::tuple<Tensor, Tensor> window_attention_cpu(const Tensor& qkv, const Optiona
                                                 const OptionalTensor& bias) {
   auto [out, lse] = window_attention_meta(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias);
   if (out.numel() == 0) return {out, lse};
-  const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias));
-  const Tensor kernel_out = out.scalar_type() == lse.scalar_type() ? out : at::empty_like(out, lse.scalar_type());
-  with_kernel_type(qkv.scalar_type(), [&, &lse = lse](auto element) {
+  const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias),
+                                  qkv.scalar_type());
+  with_attention_type(qkv.scalar_type(), [&, &out = out, &lse = lse](auto element) {
     using T = decltype(element);
     kernels::WindowAttentionParams<T> p = params<T>(in);
-    p.out = heads_view<T>(kernel_out, qkv);
-    p.lse = view_of<T, 5>(lse);
+    p.out = heads_view<T>(out, qkv);
+    p.lse = view_of<kernels::ScoreOf<T>, 5>(lse);
     run(p);
   });
-  if (!kernel_out.is_same(out)) out.copy_(kernel_out);
   return {out, lse};
 }
 
@@ -257,29 +258,27 @@ Gradients window_attention_backward_cpu(const Tensor& grad_out, const Tensor& qk
   if (out.numel() == 0) {
     for (const Tensor& grad : grads) grad.zero_();
   } else {
-    const at::ScalarType dtype = lse.scalar_type();
-    const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias));
+    const at::ScalarType dtype = qkv.scalar_type();
+    const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias), dtype);
     const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
-    Tensor kernel_grads[3];
-    for (int i = 0; i < 3; ++i)
-      kernel_grads[i] = grads[i].scalar_type() == dtype ? grads[i] : at::empty_like(grads[i], dtype);
-    with_kernel_type(dtype, [&](auto element) {
+    const Tensor kernel_grad_bias =
+        grad_bias.scalar_type() == lse.scalar_type() ? grad_bias : at::empty_like(grad_bias, lse.scalar_type());
+    with_attention_type(dtype, [&](auto element) {
       using T = decltype(element);
+      using Score = kernels::ScoreOf<T>;
       kernels::WindowAttentionBackwardParams<T> p;
       p.forward = params<T>(in);
       // The backward kernel reads out and lse through the forward's own parameters.
       p.forward.out = heads_view<T>(kernel_out, qkv);
-      p.forward.lse = view_of<T, 5>(lse);
+      p.forward.lse = view_of<Score, 5>(lse);
       p.grad_out = heads_view<const T>(kernel_grad_out, qkv);
-      p.grad_qkv = view_of<T, 7>(kernel_grads[0]);
-      if (bias_wanted && in.bias.defined()) p.grad_bias = view_of<T, 3>(kernel_grads[1]);
-      if (bias_wanted && in.bias_table.defined()) p.grad_bias_table = view_of<T, 2>(kernel_grads[1]);
-      if (pad_token_wanted) p.grad_pad_token = view_of<T, 3>(kernel_grads[2]);
+      p.grad_qkv = view_of<T, 7>(grads[0]);
+      if (bias_wanted && in.bias.defined()) p.grad_bias = view_of<Score, 3>(kernel_grad_bias);
+      if (bias_wanted && in.bias_table.defined()) p.grad_bias_table = view_of<Score, 2>(kernel_grad_bias);
+      if (pad_token_wanted) p.grad_pad_token = view_of<T, 3>(grads[2]);
       run(p);
     });
-    for (int i = 0; i < 3; ++i) {
-      if (!kernel_grads[i].is_same(grads[i])) grads[i].copy_(kernel_grads[i]);
-    }
+    if (!kernel_grad_bias.is_same(grads[1])) grads[1].copy_(kernel_grad_bias);
   }
   return {grad_qkv, grad_bias, grad_pad_token};
 }
@@ -293,7 +292,8 @@ std::tuple<Tensor, Tensor> window_attention_rows_cpu(const Tensor& qkv, const Op
   check_query_indices("window_attention_rows", queries, qkv.size(1) * qkv.size(2) * qkv.size(3),
                       "the tokens of the grid");
   if (queries.numel() == 0) return {weights, keys};
-  const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias));
+  const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias),
+                                  kernel_dtype(qkv.scalar_type()));
   with_kernel_type(qkv.scalar_type(), [&, &weights = weights, &keys = keys](auto element) {
     using T = decltype(element);
     kernels::WindowAttentionRowsParams<T> p;

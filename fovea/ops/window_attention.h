@@ -22,7 +22,7 @@ namespace fovea::ops {
 ///          choice.
 /// Gradient qkv, bias_table, bias, pad_token (0 in its q part); lse is not differentiable, nor is the gradient.
 ///          Saved for backward: the inputs, out and lse.
-/// Dtypes   qkv: f32; f64 (reference kernel); bf16 (computed in f32 on a converted copy, out rounded to bf16).
+/// Dtypes   qkv: f32; f64 (reference kernel); bf16 (widened on load and computed in f32, out rounded to bf16).
 ///          pad_token as qkv. bias_table and bias: f32 for f32 and bf16, or bf16 for bf16; f64 for f64. lse: f64 for
 ///          f64, else f32. Autocast casts qkv and pad_token to its dtype and leaves bias_table and bias, which are
 ///          added to f32 scores; f64 stays f64.
