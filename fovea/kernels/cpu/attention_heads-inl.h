@@ -164,17 +164,19 @@ struct BackwardCall : Call<T> {
   int64_t batches;           // of an item
   int64_t chunks;            // of the batch
   int64_t rows, lanes;       // of a tile of the bias gradient
-  std::vector<float> share;  // of the bias gradient: [H][chunks][N][M], if the batch shares it
+  // Each item's tile of the bias gradient, if the batch shares it: [H][chunks][rows][lanes].
+  hwy::AlignedFreeUniquePtr<float[]> shares;
 
   explicit BackwardCall(const AttentionBackwardParams<T>& params)
       : Call<T>(params.forward), g(params), rows(round_up(this->N, 8)), lanes(round_up(this->M, L)) {
-    constexpr int64_t kItems = 16, kMostBatches = 64;  // enough to share out; float sums of few enough terms
+    constexpr int64_t kItems = 8, kMostBatches = 64;  // enough to share out; float sums of few enough terms
     const bool sums = g.grad_bias.data && this->B > 1 && g.grad_bias.stride[0] == 0;
     const int64_t wanted = std::max((kItems + this->H - 1) / this->H, (this->B + kMostBatches - 1) / kMostBatches);
     batches = sums ? (this->B + wanted - 1) / wanted : 1;
     chunks = (this->B + batches - 1) / batches;
-    if (sums) share.resize(this->H * chunks * this->N * this->M);
+    if (sums) shares = hwy::AllocateAligned<float>(this->H * chunks * rows * lanes);
   }
+  float* share(int64_t item) const { return shares.get() + item * rows * lanes; }
 };
 
 template <class T>
@@ -185,18 +187,19 @@ struct BackwardMemory {
   BackwardMemory(const BackwardCall<T>& call, Arena& arena)
       : bias(call, arena, BiasOfHead<T>::Lanes::kKeys),
         head(arena, call.N, call.M, call.C, call.Cv),
-        grad_bias(arena.take(call.g.grad_bias.data ? call.rows * call.lanes + 2 * L : 0)) {}
+        grad_bias(arena.take(call.g.grad_bias.data && !call.shares ? call.rows * call.lanes : 0)) {}
 };
 
 template <class T>
-void backward_head(BackwardCall<T>& call, BackwardMemory<T>& m, int64_t b, int64_t h, NextRows* next) {
+void backward_head(const BackwardCall<T>& call, BackwardMemory<T>& m, int64_t b, int64_t h, float* grad_bias,
+                   NextRows* next) {
   const auto& g = call.g;
   const auto& lse = g.forward.lse;
   m.bias.Prepare(b, h);
   const Upstream<T> up{Call<T>::rows(g.grad_out, b, h), Call<T>::rows(View<const T, 4>(g.forward.out), b, h),
                        {lse.data + b * lse.stride[0] + h * lse.stride[1], nullptr, lse.stride[2]}};
   BackwardHead(m.head, call.head_rows(b, h), up,
-               BiasRows{m.bias.tile(), m.bias.step(), g.grad_bias.data ? m.grad_bias : nullptr, call.lanes}, next);
+               BiasRows{m.bias.tile(), m.bias.step(), grad_bias, call.lanes}, next);
   const int64_t step = round_up(call.C, L), v_step = round_up(call.Cv, L);
   const int C = static_cast<int>(call.C), Cv = static_cast<int>(call.Cv);
   const Rows<T> to_q = Call<T>::rows(g.grad_q, b, h), to_k = Call<T>::rows(g.grad_k, b, h),
@@ -209,8 +212,15 @@ void backward_head(BackwardCall<T>& call, BackwardMemory<T>& m, int64_t b, int64
   }
 }
 
+inline void copy_bias_row(const float* from, int64_t n, float* to, int64_t stride) {
+  if (stride == 1)
+    std::copy(from, from + n, to);
+  else
+    for (int64_t j = 0; j < n; ++j) to[j * stride] = from[j];
+}
+
 template <class T>
-void backward_items(BackwardCall<T>& call, int64_t begin, int64_t end) {
+void backward_items(const BackwardCall<T>& call, int64_t begin, int64_t end) {
   const FlushDenormals flush;
   const auto& g = call.g;
   const auto memory = arena_memory([&](Arena& arena) { BackwardMemory<T>(call, arena); });
@@ -219,7 +229,8 @@ void backward_items(BackwardCall<T>& call, int64_t begin, int64_t end) {
   for (int64_t item = begin; item < end; ++item) {
     const int64_t h = item / call.chunks, first = item % call.chunks * call.batches;
     const int64_t last = std::min(first + call.batches, call.B);
-    if (g.grad_bias.data) Fill(m.grad_bias, call.rows * call.lanes, 0);
+    float* grad_bias = !g.grad_bias.data ? nullptr : call.shares ? call.share(item) : m.grad_bias;
+    if (grad_bias) Fill(grad_bias, call.rows * call.lanes, 0);
     for (int64_t b = first; b < last; ++b) {
       NextRows next;
       if (b + 1 < last) {
@@ -231,38 +242,37 @@ void backward_items(BackwardCall<T>& call, int64_t begin, int64_t end) {
         next.Add(Call<T>::rows(g.grad_k, b + 1, h), call.M, call.C);
         next.Add(Call<T>::rows(g.grad_v, b + 1, h), call.M, call.Cv);
       }
-      backward_head(call, m, b, h, &next);
+      backward_head(call, m, b, h, grad_bias, &next);
     }
-    if (!g.grad_bias.data) continue;
-    for (int64_t i = 0; i < call.N; ++i)
-      for (int64_t j = 0; j < call.M; ++j) {
-        const float sum = m.grad_bias[i * call.lanes + j];
-        if (call.share.empty())
-          g.grad_bias(first, h, i, j) = sum;
-        else
-          call.share[(item * call.N + i) * call.M + j] = sum;
-      }
+    if (grad_bias && !call.shares)
+      for (int64_t i = 0; i < call.N; ++i)
+        copy_bias_row(grad_bias + i * call.lanes, call.M, &g.grad_bias(first, h, i, 0), g.grad_bias.stride[3]);
   }
 }
 
 // Adds the chunks' shares of the bias gradient of head h in order.
 template <class T>
 void reduce_head(const BackwardCall<T>& call, int64_t h) {
-  const int64_t size = call.N * call.M;
-  for (int64_t i = 0; i < call.N; ++i)
-    for (int64_t j = 0; j < call.M; ++j) {
-      double sum = 0;
-      for (int64_t chunk = 0; chunk < call.chunks; ++chunk)
-        sum += call.share[(h * call.chunks + chunk) * size + i * call.M + j];
-      call.g.grad_bias(0, h, i, j) = static_cast<float>(sum);
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> narrow;
+  const auto& grad = call.g.grad_bias;
+  for (int64_t i = 0; i < call.N; ++i) {
+    float* row = call.share(h * call.chunks) + i * call.lanes;
+    for (int64_t u = 0; u < call.lanes; u += L / 2) {
+      auto sum = hn::PromoteTo(d, hn::LoadU(narrow, row + u));
+      for (int64_t chunk = 1; chunk < call.chunks; ++chunk)
+        sum = hn::Add(sum, hn::PromoteTo(d, hn::LoadU(narrow, row + chunk * call.rows * call.lanes + u)));
+      hn::StoreU(hn::DemoteTo(narrow, sum), narrow, row + u);
     }
+    copy_bias_row(row, call.M, &grad(0, h, i, 0), grad.stride[3]);
+  }
 }
 
 template <class T>
 void Backward(const AttentionBackwardParams<T>& g, const ParallelFor& parallel) {
-  BackwardCall<T> call(g);
+  const BackwardCall<T> call(g);
   parallel(call.H * call.chunks, 1, [&call](int64_t begin, int64_t end) { backward_items(call, begin, end); });
-  if (!call.share.empty())
+  if (call.shares)
     parallel(call.H, 1, [&call](int64_t begin, int64_t end) {
       for (int64_t h = begin; h < end; ++h) reduce_head(call, h);
     });
