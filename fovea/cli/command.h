@@ -42,6 +42,7 @@ void add_predict(CLI::App& program);
 void add_evaluate(CLI::App& program);
 void add_explain(CLI::App& program);
 void add_run(CLI::App& program);
+void add_bench(CLI::App& program);
 void add_check(CLI::App& program);
 void add_import(CLI::App& program);
 void add_info(CLI::App& program);

@@ -54,6 +54,7 @@ int run_program(int argc, const char* const* argv) {
   add_explain(program);
   add_run(program);
   add_check(program);
+  add_bench(program);
   add_import(program);
   add_info(program);
   words.assign(argv + 1, argv + argc);

@@ -382,9 +382,9 @@ class NextRows {
 
 HWY_INLINE void Fill(float* to, int64_t n, float value) {
   const Floats d;
-  int64_t i = 0;
-  for (; i + L <= n; i += L) hn::StoreU(hn::Set(d, value), d, to + i);
-  for (; i < n; ++i) to[i] = value;
+  const int64_t whole = n / L * L;
+  for (int64_t i = 0; i < whole; i += L) hn::StoreU(hn::Set(d, value), d, to + i);
+  for (int64_t i = whole; i < n; ++i) to[i] = value;
 }
 
 // Hands out pieces of one aligned allocation: an instance without memory counts, one with memory gives.

@@ -1,0 +1,114 @@
+#include "fovea/recipes/bench.h"
+
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "fovea/cli/command.h"
+#include "fovea/core/process_memory.h"
+#include "fovea/core/version.h"
+#include "fovea/io/json_file.h"
+#include "fovea/report/plot.h"
+#include "fovea/report/save_file.h"
+
+namespace fovea::cli {
+
+namespace {
+struct BenchArguments {
+  CommonOptions common;
+  std::vector<std::string> parts = {"all"};
+  double seconds = 3;
+  std::string output;
+};
+
+nlohmann::ordered_json to_json(const recipes::BenchReport& report) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const auto& r : report.rows)
+    rows.push_back({{"name", r.name},
+                    {"shape", r.shape},
+                    {"dtype", r.dtype},
+                    {"peer", r.peer},
+                    {"ours_best_ms", r.ours_best_ms},
+                    {"ours_median_ms", r.ours_median_ms},
+                    {"peer_best_ms", r.peer_best_ms},
+                    {"peer_median_ms", r.peer_median_ms},
+                    {"ratio", r.ratio},
+                    {"target", r.target},
+                    {"ok", r.ok()},
+                    {"error", r.error},
+                    {"error_bound", r.error_bound},
+                    {"gscores_per_s", r.rate},
+                    {"roofline_share", r.roofline_share},
+                    {"workspace_bytes", r.workspace_bytes}});
+  return {{"isa", report.isa},
+          {"cpu", report.cpu},
+          {"version", kVersion},
+          {"peaks", {{"fma_gflops", report.peaks.fma_gflops}, {"read_gb_per_s", report.peaks.read_gb_per_s}}},
+          {"rows", rows}};
+}
+
+void print_head() {
+  std::printf("%-55s %-5s %9s %9s %7s %7s  %7s %6s %9s\n", "", "", "ours ms", "peer ms", "ratio", "target", "Gs/s", "roof", "error");
+}
+
+void print_row(const recipes::BenchRow& r) {
+  const std::string what = r.name + "  " + (r.rate > 0 ? r.shape : "");
+  std::printf("%-55s %-5s %9.2f %9.2f %7.2f", what.c_str(), r.dtype.c_str(), r.ours_best_ms, r.peer_best_ms, r.ratio);
+  r.target > 0 ? std::printf(" %7.2f", r.target) : std::printf(" %7s", "-");
+  r.rate > 0 ? std::printf("  %7.3f %5.0f%%", r.rate, 100 * r.roofline_share) : std::printf("  %7s %6s", "-", "-");
+  std::printf(" %9.1e  %s\n", r.error, r.ok() ? "ok" : "MISS");
+  std::fflush(stdout);
+}
+
+std::string ratio_plot(const recipes::BenchReport& report) {
+  report::BarPlot plot;
+  plot.title = "Times as fast as the peer, " + report.isa + ", one thread";
+  plot.y_label = "ratio";
+  report::Bars reached{"reached", {}}, wanted{"target", {}};
+  for (const auto& r : report.rows) {
+    plot.categories.push_back(std::to_string(plot.categories.size() + 1));
+    reached.values.push_back(r.ratio), wanted.values.push_back(r.target);
+  }
+  plot.bars = {reached, wanted};
+  plot.width = 1600;
+  plot.decimals = 1;
+  return report::to_svg(plot);
+}
+
+void run(const BenchArguments& a) {
+  a.common.apply();
+  if (!a.output.empty()) require_folder_of(a.output);
+  recipes::BenchOptions options;
+  options.seconds = a.seconds, options.seed = a.common.seed;
+  if (!a.common.json) print_head();
+  const auto report = recipes::run_bench(a.parts, options, [&](const recipes::BenchRow& row) {
+    if (!a.common.json) print_row(row);
+  });
+  const auto json = to_json(report);
+  if (!a.output.empty()) {
+    io::write_json(a.output + ".json", json);
+    report::save_file(a.output + ".svg", ratio_plot(report));
+  }
+  if (a.common.json)
+    std::printf("%s\n", json.dump(2).c_str());
+  else
+    std::printf("%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread\n", report.cpu.c_str(), report.isa.c_str(),
+                report.peaks.fma_gflops, report.peaks.read_gb_per_s);
+}
+}  // namespace
+
+void add_bench(CLI::App& program) {
+  auto a = std::make_shared<BenchArguments>();
+  CLI::App* command = program.add_subcommand("bench",
+      "Example: fovea bench attention window --json\n\n"
+      "Times our operators against torch's on the same numbers, in turns in one process on one thread, after checking\n"
+      "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.");
+  command->add_option("part", a->parts, "attention, window, block or all")->capture_default_str();
+  command->add_option("--seconds", a->seconds, "longest time a row, ours and the peer together")
+      ->check(CLI::Range(0.01, 3600.0))->capture_default_str();
+  command->add_option("-o,--output", a->output, "write OUTPUT.json and a plot, OUTPUT.svg");
+  a->common.add_to(*command);
+  command->callback([a] { run(*a); });
+}
+
+}  // namespace fovea::cli
