@@ -1,0 +1,295 @@
+// Windowed attention in bfloat16 on AMX tiles: amx_forward-inl.h and amx_backward-inl.h hold the tiles, this file feeds
+// them.
+//   Work is cut into (head, chunk of windows of one class), as in window_attention.cpp: head and class vary slowest, so
+//   that a thread builds the bias of (head, class) once, [keys][lanes of queries] in float and log2 units, and streams
+//   windows past it. Per window and group of positions that attend to each other, a list of row pointers is all that
+//   partition, roll and padding amount to; K and V are packed into tiles once, queries 32 at a time, and results go
+//   straight to their tokens.
+//   Bias gradient: one float tile a chunk, folded into a double partial sum of the chunk; partial sums are added in
+//   chunk order. Chunks depend on the shapes alone, hence the same bits for any number of threads.
+#if defined(__x86_64__)
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "fovea/core/isa.h"
+#include "fovea/kernels/cpu/amx.h"
+#include "fovea/kernels/cpu/amx_forward-inl.h"
+#include "fovea/kernels/cpu/window_plan.h"
+
+namespace fovea::kernels::amx {
+namespace {
+
+using cpu::FlushDenormals;
+using cpu::WindowChunk;
+using cpu::WindowClass;
+using cpu::WindowGroup;
+using cpu::WindowPlan;
+
+// Offset of a flat token index in a tensor with any Z, Y, X strides.
+struct TokenOffset {
+  int64_t z, y, x, Y, X;
+  int64_t operator()(int64_t t) const { return t / (Y * X) * z + t / X % Y * y + t % X * x; }
+};
+
+struct Call {
+  const WindowAttentionParams<BFloat16>& p;
+  int64_t B = p.qkv.shape[0], H = p.qkv.shape[5], C = p.qkv.shape[6];
+  Triple grid{p.qkv.shape[1], p.qkv.shape[2], p.qkv.shape[3]};
+  WindowPlan plan;
+  std::vector<WindowChunk> chunks;
+  std::vector<int32_t> linear;  // row of bias_table of (i, j) = linear[i] - linear[j] + centre
+  int32_t centre;
+  TokenOffset in, out, lse;
+  float factor = static_cast<float>(p.scale * 1.4426950408889634);  // of <q, k>, to log2 units
+
+  explicit Call(const WindowAttentionParams<BFloat16>& params)
+      : p(params),
+        plan(grid, p.window, p.shift, !p.mask_value, p.pad_token.data != nullptr),
+        linear(plan.n),
+        in{p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3], grid[1], grid[2]},
+        out{p.out.stride[1], p.out.stride[2], p.out.stride[3], grid[1], grid[2]},
+        lse{p.lse.stride[2], p.lse.stride[3], p.lse.stride[4], grid[1], grid[2]} {
+    const int64_t wy = p.window[1], wx = p.window[2];
+    for (int64_t i = 0; i < plan.n; ++i)
+      linear[i] = static_cast<int32_t>((i / (wy * wx) * (2 * wy - 1) + i / wx % wy) * (2 * wx - 1) + i % wx);
+    centre = linear.back();
+  }
+
+  const BFloat16* qkv(int64_t b, int64_t h) const { return p.qkv.data + b * p.qkv.stride[0] + h * p.qkv.stride[5]; }
+  BFloat16* out_of(int64_t b, int64_t h) const { return p.out.data + b * p.out.stride[0] + h * p.out.stride[4]; }
+  float* lse_of(int64_t b, int64_t h) const { return p.lse.data + b * p.lse.stride[0] + h * p.lse.stride[1]; }
+  const int32_t* tokens(const WindowClass& c, int64_t pair) const {
+    return plan.token.data() + c.windows[pair % static_cast<int64_t>(c.windows.size())] * plan.n;
+  }
+  int64_t batch(const WindowClass& c, int64_t pair) const { return pair / static_cast<int64_t>(c.windows.size()); }
+};
+
+// Whether a class needs a bias tile at all: without bias and mask one row of zeros does.
+bool has_tile(const Call& call, const WindowClass& c) {
+  return call.p.bias.data || call.p.bias_table.data ||
+         (call.p.mask_value &&
+          std::any_of(c.region.begin(), c.region.end(), [&](int32_t r) { return r != c.region[0]; }));
+}
+
+int64_t tile_lanes(const WindowGroup& g) { return round_up(g.queries, kBlock); }
+int64_t tile_size(const WindowGroup& g) { return g.keys() * tile_lanes(g); }
+
+// Floats of all tiles of the largest class; at least a row of zeros.
+int64_t tile_memory(const Call& call) {
+  int64_t most = 0;
+  for (const WindowClass& c : call.plan.classes) {
+    int64_t sum = 0;
+    for (const WindowGroup& g : c.groups) sum += tile_size(g);
+    most = std::max(most, sum);
+  }
+  return most + round_up(call.plan.n, kBlock);
+}
+
+// Bias of all (key, query) of the group in log2 units, 0 for lanes behind the last query. Returns the largest |score|
+// that bias and mask can add (a large negative mask adds none).
+float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, int64_t h, float* tile) {
+  const auto& p = call.p;
+  const int64_t lanes = tile_lanes(g);
+  if (!has_tile(call, c)) {
+    std::fill(tile, tile + lanes, 0.f);
+    return 0;
+  }
+  const float mask = p.mask_value ? static_cast<float>(*p.mask_value) * kLog2e : 0;
+  float largest = 0;
+  for (int64_t j = 0; j < g.keys(); ++j) {
+    float* row = tile + j * lanes;
+    const int32_t key = g.position[j];
+    for (int64_t i = 0; i < g.queries; ++i) {
+      const int32_t query = g.position[i];
+      const float bias = p.bias_table.data ? p.bias_table(call.linear[query] - call.linear[key] + call.centre, h)
+                         : p.bias.data     ? p.bias(h, query, key)
+                                           : 0.f;
+      row[i] = bias * kLog2e;
+      largest = std::abs(row[i]) <= largest ? largest : std::abs(row[i]);
+      if (p.mask_value && c.region[query] != c.region[key]) row[i] += mask;
+    }
+    std::fill(row + g.queries, row + lanes, 0.f);
+  }
+  return largest + std::max(mask, 0.f);
+}
+
+// The bias tiles of the (head, class) that a thread is at; groups one after the other.
+class BiasTiles {
+ public:
+  explicit BiasTiles(const Call& call) : call_(call), memory_(tile_memory(call)) {}
+
+  void move_to(int64_t h, int32_t window_class) {
+    if (h == head_ && window_class == class_) return;
+    head_ = h, class_ = window_class;
+    const WindowClass& c = call_.plan.classes[window_class];
+    tiled_ = has_tile(call_, c);
+    start_.clear(), bound_.clear();
+    int64_t at = 0;
+    for (const WindowGroup& g : c.groups) {
+      start_.push_back(at), bound_.push_back(build_tile(call_, c, g, h, memory_ + at));
+      at += tile_size(g);
+    }
+  }
+  int64_t start(size_t group) const { return start_[group]; }
+  const float* tile(size_t group) const { return memory_ + start_[group]; }
+  int64_t step(const WindowGroup& g) const { return tiled_ ? tile_lanes(g) : 0; }
+  float bound(size_t group) const { return bound_[group]; }
+
+ private:
+  const Call& call_;
+  Aligned<float> memory_;
+  std::vector<int64_t> start_;
+  std::vector<float> bound_;
+  int64_t head_ = -1;
+  int32_t class_ = -1;
+  bool tiled_ = false;
+};
+
+// Row pointers of one group of one window.
+struct GroupRows {
+  std::vector<const BFloat16*> q, k, v;
+  explicit GroupRows(const Call& call) : q(call.plan.n), k(call.plan.n), v(call.plan.n) {}
+
+  void gather(const Call& call, const WindowGroup& g, const int32_t* token, int64_t b, int64_t h) {
+    const BFloat16* qkv = call.qkv(b, h);
+    const int64_t part = call.p.qkv.stride[4];
+    for (int64_t i = 0; i < g.queries; ++i) {
+      q[i] = qkv + call.in(token[g.position[i]]);
+      k[i] = q[i] + part, v[i] = k[i] + part;
+    }
+    for (int64_t j = g.queries; j < g.keys(); ++j) k[j] = &call.p.pad_token(1, h, 0), v[j] = &call.p.pad_token(2, h, 0);
+  }
+};
+
+}  // namespace
+}  // namespace fovea::kernels::amx
+
+FOVEA_AVX512_BEGIN
+namespace fovea::kernels::amx {
+namespace {
+
+// ------------------------------------------------------------------------------------------------------------- forward
+
+struct WindowMemory {
+  ForwardMemory block;
+  Aligned<uint16_t> k, values;
+  explicit WindowMemory(const Call& call)
+      : block(call.C, call.C),
+        k(blocks_of(call.plan.n) * 2 * block.depth * kTileNumbers),
+        values(blocks_of(call.plan.n) * block.channel_tiles * kTileNumbers) {}
+};
+
+// Sum over channels of the largest squares among n packed keys: |<q, k>|^2 <= |q|^2 times this.
+float largest_key(const uint16_t* k, int64_t n, int64_t depth) {
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t c = 0; c < depth; ++c) {
+    __m512i most = _mm512_setzero_si512();  // without the sign, bfloat16 numbers are ordered as integers
+    for (int64_t i = 0; i < n; ++i) {
+      const uint16_t* row = k + ((i / kRows * depth + c) * kRows + i % kRows) * kBlock;
+      most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_load_si512(row), _mm512_set1_epi16(0x7fff)));
+    }
+    const __m512 low = low_halves(most), high = high_halves(most);
+    sum = _mm512_fmadd_ps(low, low, _mm512_fmadd_ps(high, high, sum));
+  }
+  return _mm512_reduce_add_ps(sum);
+}
+
+// Largest |q|^2 of the packed queries.
+float largest_query(const uint16_t* q, int64_t depth, int lane_tiles) {
+  __m512 largest = _mm512_setzero_ps();
+  for (int l = 0; l < lane_tiles; ++l) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t row = 0; row < depth * kRows; ++row) {
+      const __m512i pairs = _mm512_load_si512(q + (l * depth * kRows + row) * kBlock);
+      const __m512 low = low_halves(pairs), high = high_halves(pairs);
+      sum = _mm512_fmadd_ps(low, low, _mm512_fmadd_ps(high, high, sum));
+    }
+    largest = _mm512_max_ps(largest, sum);
+  }
+  return _mm512_reduce_max_ps(largest);
+}
+
+// The keys of a group, packed, and the bias of the lanes of one block of queries.
+struct GroupKeys {
+  const float* bias;
+  int64_t bias_step, n;
+  float bias_bound, largest;  // as build_tile and largest_key return them
+};
+
+template <class Tiles, int kLaneTiles>
+void query_block(Tiles& tiles, const Call& call, const WindowMemory& m, const GroupKeys& keys,
+                 const BFloat16* const* q, int n, BFloat16* const* out, float* lse) {
+  pack_paired(q, n, call.C, m.block.q);
+  const float bound = std::abs(call.factor) *
+                      std::sqrt(largest_query(m.block.q, m.block.depth, kLaneTiles)) * std::sqrt(keys.largest);
+  const bool online = !(bound + keys.bias_bound <= kSafeScore);
+  ForwardBlock<Tiles, kLaneTiles> block(tiles, m.block, call.factor);
+  for (int64_t j = 0; j < keys.n; j += kChunk) {
+    const ForwardKeys chunk{m.k + j * m.block.depth * kBlock,
+                            m.values + j * m.block.channel_tiles * kRows,
+                            keys.bias + j * keys.bias_step,
+                            keys.bias_step,
+                            nullptr,
+                            static_cast<int>(std::min<int64_t>(kChunk, keys.n - j))};
+    online ? block.template add<true, false>(chunk) : block.template add<false, false>(chunk);
+  }
+  block.end(online, call.C, n, out, lse);
+}
+
+template <class Tiles>
+void forward_items(const Call& call, int64_t begin, int64_t end) {
+  const FlushDenormals flush;
+  Tiles tiles;
+  const WindowMemory m(call);
+  BiasTiles bias(call);
+  GroupRows rows(call);
+  const int64_t n_chunks = static_cast<int64_t>(call.chunks.size());
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t h = item / n_chunks;
+    const WindowChunk& chunk = call.chunks[item % n_chunks];
+    const WindowClass& c = call.plan.classes[chunk.window_class];
+    bias.move_to(h, chunk.window_class);
+    for (int64_t pair = chunk.begin; pair < chunk.end; ++pair) {
+      const int64_t b = call.batch(c, pair);
+      const int32_t* token = call.tokens(c, pair);
+      for (size_t group = 0; group < c.groups.size(); ++group) {
+        const WindowGroup& g = c.groups[group];
+        rows.gather(call, g, token, b, h);
+        pack_rows(rows.k.data(), g.keys(), call.C, m.k);
+        pack_transposed(rows.v.data(), g.keys(), call.C, m.block.channel_tiles, m.values);
+        set_ones_channel(g.keys(), call.C, m.block.channel_tiles, m.values);
+        const float largest = largest_key(m.k, g.keys(), m.block.depth);
+        for (int64_t i = 0; i < g.queries; i += kBlock) {
+          const int n = static_cast<int>(std::min<int64_t>(kBlock, g.queries - i));
+          BFloat16* out[kBlock];
+          for (int u = 0; u < n; ++u) out[u] = call.out_of(b, h) + call.out(token[g.position[i + u]]);
+          const GroupKeys keys{bias.tile(group) + i, bias.step(g), g.keys(), bias.bound(group), largest};
+          float lse[kBlock];
+          n > kRows ? query_block<Tiles, 2>(tiles, call, m, keys, rows.q.data() + i, n, out, lse)
+                    : query_block<Tiles, 1>(tiles, call, m, keys, rows.q.data() + i, n, out, lse);
+          for (int u = 0; u < n && call.p.lse.data; ++u) call.lse_of(b, h)[call.lse(token[g.position[i + u]])] = lse[u];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fovea::kernels::amx
+FOVEA_AVX512_END
+
+namespace fovea::kernels::amx {
+
+bool available(TileUnit unit) { return best_isa() >= (unit == TileUnit::kHardware ? Isa::kAmx : Isa::kAvx512); }
+
+void window_attention_forward(const WindowAttentionParams<BFloat16>& p, const ParallelFor& parallel, TileUnit unit) {
+  Call call(p);
+  call.chunks = call.plan.chunks(call.B, 4);
+  const auto items = unit == TileUnit::kHardware ? forward_items<HardwareTiles> : forward_items<EmulatedTiles>;
+  parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1,
+           [&](int64_t begin, int64_t end) { items(call, begin, end); });
+}
+
+}  // namespace fovea::kernels::amx
+#endif  // __x86_64__
