@@ -8,6 +8,7 @@
 
 #include "fovea/core/isa.h"
 #include "fovea/kernels/cpu/amx.h"
+#include "cpu_support.h"
 #include "problems.h"
 
 namespace fovea::kernels {
@@ -52,6 +53,42 @@ template <class T>
 bool equal_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
+
+/// bfloat16 numbers whose last (or first) byte touches a page that may not be read.
+class GuardedBf16 {
+ public:
+  GuardedBf16(const std::vector<BFloat16>& values, GuardedMemory::Guard guard)
+      : offset_(guard == GuardedMemory::Guard::kAfter ? values.size() % 2 : 0), memory_(packed(values, offset_), guard) {}
+  BFloat16* data() const { return reinterpret_cast<BFloat16*>(memory_.data()) + offset_; }
+
+ private:
+  static std::vector<float> packed(const std::vector<BFloat16>& values, size_t offset) {
+    std::vector<float> memory((values.size() + 1) / 2);
+    if (!values.empty())
+      std::memcpy(reinterpret_cast<BFloat16*>(memory.data()) + offset, values.data(), values.size() * sizeof(BFloat16));
+    return memory;
+  }
+  size_t offset_;
+  GuardedMemory memory_;
+};
+
+/// n numbers between bands of NaN; whole() says that each of them was written and nothing beside.
+template <class T>
+class Banded {
+ public:
+  explicit Banded(size_t n) : memory_(n + 2 * kBand, T(std::numeric_limits<float>::quiet_NaN())), n_(n) {}
+  T* data() { return memory_.data() + kBand; }
+  bool whole() const {
+    for (size_t i = 0; i < memory_.size(); ++i)
+      if (std::isnan(static_cast<float>(memory_[i])) != (i < kBand || i >= kBand + n_)) return false;
+    return true;
+  }
+
+ private:
+  static constexpr size_t kBand = 64;
+  std::vector<T> memory_;
+  size_t n_;
+};
 
 /// A window attention call in bfloat16. `exact` is the same call in double.
 struct Bf16WindowProblem {

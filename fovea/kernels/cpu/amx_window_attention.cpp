@@ -9,11 +9,11 @@
 //   chunk order. Chunks depend on the shapes alone, hence the same bits for any number of threads.
 #if defined(__x86_64__)
 #include <algorithm>
-#include <cstdlib>
 #include <vector>
 
 #include "fovea/core/isa.h"
 #include "fovea/kernels/cpu/amx.h"
+#include "fovea/kernels/cpu/amx_backward-inl.h"
 #include "fovea/kernels/cpu/amx_forward-inl.h"
 #include "fovea/kernels/cpu/window_plan.h"
 
@@ -162,6 +162,64 @@ struct GroupRows {
   }
 };
 
+struct BackwardCall : Call {
+  const WindowAttentionBackwardParams<BFloat16>& g;
+  TokenOffset grad_in, grad_out;
+  bool bias_wanted;
+  int64_t entries;                  // of the bias parameter, a head
+  std::vector<double> bias_sum;     // [H][chunks][entries]
+  std::vector<double> padding_sum;  // [H][chunks][2][C]
+
+  explicit BackwardCall(const WindowAttentionBackwardParams<BFloat16>& params)
+      : Call(params.forward),
+        g(params),
+        grad_in{g.grad_qkv.stride[1], g.grad_qkv.stride[2], g.grad_qkv.stride[3], grid[1], grid[2]},
+        grad_out{g.grad_out.stride[1], g.grad_out.stride[2], g.grad_out.stride[3], grid[1], grid[2]},
+        bias_wanted(g.grad_bias_table.data || g.grad_bias.data) {
+    // Enough chunks to share out, few enough that their partial sums stay small beside the tensors.
+    const int64_t pairs = B * static_cast<int64_t>(plan.token.size()) / plan.n;
+    const int64_t pairs_a_chunk = std::clamp<int64_t>((pairs + 15) / 16, 8, 64);
+    chunks = plan.chunks(B, g.grad_bias.data ? std::max(pairs_a_chunk, (pairs + 7) / 8) : pairs_a_chunk);
+    entries = g.grad_bias_table.data ? g.grad_bias_table.shape[0] : g.grad_bias.data ? plan.n * plan.n : 0;
+    bias_sum.resize(H * chunks.size() * entries);
+    if (g.grad_pad_token.data) padding_sum.resize(H * chunks.size() * 2 * C);
+  }
+};
+
+// Adds the group's float tile to the chunk's double sum and clears it.
+void fold_tile(const BackwardCall& call, const WindowGroup& g, float* tile, double* sum) {
+  const int64_t lanes = tile_lanes(g);
+  for (int64_t j = 0; j < g.keys(); ++j) {
+    const float* row = tile + j * lanes;
+    const int32_t key = g.position[j];
+    if (call.g.grad_bias_table.data) {
+      double* to = sum + call.centre - call.linear[key];
+      for (int64_t i = 0; i < g.queries; ++i) to[call.linear[g.position[i]]] += row[i];
+    } else {
+      for (int64_t i = 0; i < g.queries; ++i) sum[g.position[i] * call.plan.n + key] += row[i];
+    }
+  }
+  std::fill(tile, tile + tile_size(g), 0.f);
+}
+
+// Adds the chunks' partial sums in chunk order and writes the gradients of bias and padding token of head h.
+void reduce_head(const BackwardCall& call, int64_t h) {
+  const auto& g = call.g;
+  const int64_t n_chunks = static_cast<int64_t>(call.chunks.size()), n = call.plan.n, C = call.C;
+  std::vector<double> sum(call.entries);
+  for (int64_t chunk = 0; chunk < n_chunks; ++chunk)
+    for (int64_t e = 0; e < call.entries; ++e) sum[e] += call.bias_sum[(h * n_chunks + chunk) * call.entries + e];
+  for (int64_t e = 0; e < call.entries; ++e)
+    (g.grad_bias_table.data ? g.grad_bias_table(e, h) : g.grad_bias(h, e / n, e % n)) = static_cast<float>(sum[e]);
+  if (!g.grad_pad_token.data) return;
+  for (int64_t c = 0; c < 2 * C; ++c) {
+    double padding = 0;
+    for (int64_t chunk = 0; chunk < n_chunks; ++chunk) padding += call.padding_sum[(h * n_chunks + chunk) * 2 * C + c];
+    g.grad_pad_token(1 + c / C, h, c % C) = BFloat16(static_cast<float>(padding));
+  }
+  for (int64_t c = 0; c < C; ++c) g.grad_pad_token(0, h, c) = BFloat16(0.f);
+}
+
 }  // namespace
 }  // namespace fovea::kernels::amx
 
@@ -275,6 +333,119 @@ void forward_items(const Call& call, int64_t begin, int64_t end) {
   }
 }
 
+// ------------------------------------------------------------------------------------------------------------ backward
+
+struct WindowBackwardMemory {
+  BackwardMemory block;
+  int64_t step;  // floats of a row of grad_k or grad_v
+  Aligned<uint16_t> k, v, k_t;
+  Aligned<float> grad_k, grad_v, grad_bias;
+  explicit WindowBackwardMemory(const BackwardCall& call)
+      : block(call.C, call.C, call.plan.n),
+        step(block.channel_tiles * kRows),
+        k(blocks_of(call.plan.n) * 2 * block.depth * kTileNumbers),
+        v(blocks_of(call.plan.n) * 2 * block.depth * kTileNumbers),
+        k_t(blocks_of(call.plan.n) * block.channel_tiles * kTileNumbers),
+        grad_k(round_up(call.plan.n, kBlock) * step),
+        grad_v(round_up(call.plan.n, kBlock) * step),
+        grad_bias(call.bias_wanted ? tile_memory(call) : 0) {}
+};
+
+// The bias of a group's first query and where its gradient goes; a row a key.
+struct GroupBias {
+  const float* bias;
+  int64_t step;
+  float* grad;  // null: not wanted
+  int64_t grad_step;
+};
+
+template <class Tiles, int kLaneTiles>
+void query_gradients(Tiles& tiles, const BackwardCall& call, const WindowBackwardMemory& m, const GroupBias& bias,
+                     int64_t keys) {
+  BackwardBlock<Tiles, kLaneTiles, false> block(tiles, m.block, call.factor);
+  for (int64_t j = 0; j < keys; j += kKeysKept)
+    block.add({m.k + j * m.block.depth * kBlock, m.v + j * m.block.depth * kBlock,
+               m.k_t + j * m.block.channel_tiles * kRows, bias.bias + j * bias.step, bias.step, nullptr,
+               m.grad_k + j * m.step, m.grad_v + j * m.step, m.step, m.step,
+               bias.grad ? bias.grad + j * bias.grad_step : nullptr, bias.grad_step,
+               static_cast<int>(std::min<int64_t>(kKeysKept, keys - j))},
+              /*whole=*/keys <= kKeysKept);
+}
+
+// All gradients of one group of one window and head.
+template <class Tiles>
+void backward_group(Tiles& tiles, const BackwardCall& call, const WindowBackwardMemory& m, GroupRows& rows,
+                    const WindowGroup& g, const int32_t* token, int64_t b, int64_t h, const GroupBias& bias,
+                    double* padding_sum) {
+  const auto& grads = call.g;
+  const int64_t C = call.C;
+  rows.gather(call, g, token, b, h);
+  pack_rows(rows.k.data(), g.keys(), C, m.k), pack_rows(rows.v.data(), g.keys(), C, m.v);
+  pack_transposed(rows.k.data(), g.keys(), C, m.block.channel_tiles, m.k_t);
+  const size_t bytes = static_cast<size_t>(round_up(g.keys(), kBlock) * m.step) * sizeof(float);
+  std::memset(m.grad_k, 0, bytes), std::memset(m.grad_v, 0, bytes);
+  const BFloat16* upstream = grads.grad_out.data + b * grads.grad_out.stride[0] + h * grads.grad_out.stride[4];
+  BFloat16* grad = grads.grad_qkv.data + b * grads.grad_qkv.stride[0] + h * grads.grad_qkv.stride[5];
+  const __m512 scale[2] = {_mm512_set1_ps(static_cast<float>(call.p.scale)),
+                           _mm512_set1_ps(static_cast<float>(call.p.scale))};
+  for (int64_t i = 0; i < g.queries; i += kBlock) {
+    const int n = static_cast<int>(std::min<int64_t>(kBlock, g.queries - i));
+    const BFloat16* grad_out[kBlock];
+    BFloat16* grad_q[kBlock];
+    for (int u = 0; u < kBlock; ++u) {
+      m.block.lse[u] = kNoWeight, m.block.delta[u] = 0;
+      if (u >= n) continue;
+      const int64_t t = token[g.position[i + u]];
+      grad_out[u] = upstream + call.grad_out(t), grad_q[u] = grad + call.grad_in(t);
+      m.block.delta[u] = dot_rows(grad_out[u], call.out_of(b, h) + call.out(t), C);
+      const float lse = call.lse_of(b, h)[call.lse(t)];
+      if (lse != -kInfinity) m.block.lse[u] = lse * kLog2e;
+    }
+    m.block.pack(rows.q.data() + i, grad_out, n);
+    const GroupBias here{bias.bias + i, bias.step, bias.grad ? bias.grad + i : nullptr, bias.grad_step};
+    n > kRows ? query_gradients<Tiles, 2>(tiles, call, m, here, g.keys())
+              : query_gradients<Tiles, 1>(tiles, call, m, here, g.keys());
+    write_transposed(m.block.grad_q_t, scale, n, C, grad_q);
+  }
+  for (int64_t j = 0; j < g.queries; ++j) {
+    BFloat16* to = grad + call.grad_in(token[g.position[j]]);
+    write_row(m.grad_k + j * m.step, static_cast<float>(call.p.scale), C, to + grads.grad_qkv.stride[4]);
+    write_row(m.grad_v + j * m.step, 1, C, to + 2 * grads.grad_qkv.stride[4]);
+  }
+  if (!padding_sum) return;
+  for (int64_t j = g.queries; j < g.keys(); ++j)
+    for (int64_t c = 0; c < C; ++c)
+      padding_sum[c] += call.p.scale * m.grad_k[j * m.step + c], padding_sum[C + c] += m.grad_v[j * m.step + c];
+}
+
+template <class Tiles>
+void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
+  constexpr int64_t kPairsAFold = 64;  // windows summed in float before the sum goes on in double
+  const FlushDenormals flush;
+  Tiles tiles;
+  const WindowBackwardMemory m(call);
+  BiasTiles bias(call);
+  GroupRows rows(call);
+  const int64_t n_chunks = static_cast<int64_t>(call.chunks.size());
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t h = item / n_chunks;
+    const WindowChunk& chunk = call.chunks[item % n_chunks];
+    const WindowClass& c = call.plan.classes[chunk.window_class];
+    bias.move_to(h, chunk.window_class);
+    for (size_t group = 0; group < c.groups.size(); ++group) {
+      const WindowGroup& g = c.groups[group];
+      float* grad = call.bias_wanted ? m.grad_bias + bias.start(group) : nullptr;
+      const GroupBias at{bias.tile(group), bias.step(g), grad, tile_lanes(g)};
+      for (int64_t pair = chunk.begin; pair < chunk.end; ++pair) {
+        backward_group(tiles, call, m, rows, g, call.tokens(c, pair), call.batch(c, pair), h, at,
+                       call.padding_sum.empty() ? nullptr : &call.padding_sum[item * 2 * call.C]);
+        if (grad && (pair + 1 == chunk.end || (pair - chunk.begin) % kPairsAFold == kPairsAFold - 1))
+          fold_tile(call, g, grad, &call.bias_sum[item * call.entries]);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fovea::kernels::amx
 FOVEA_AVX512_END
@@ -289,6 +460,17 @@ void window_attention_forward(const WindowAttentionParams<BFloat16>& p, const Pa
   const auto items = unit == TileUnit::kHardware ? forward_items<HardwareTiles> : forward_items<EmulatedTiles>;
   parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1,
            [&](int64_t begin, int64_t end) { items(call, begin, end); });
+}
+
+void window_attention_backward(const WindowAttentionBackwardParams<BFloat16>& g, const ParallelFor& parallel,
+                               TileUnit unit) {
+  BackwardCall call(g);
+  const auto items = unit == TileUnit::kHardware ? backward_items<HardwareTiles> : backward_items<EmulatedTiles>;
+  parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1,
+           [&](int64_t begin, int64_t end) { items(call, begin, end); });
+  parallel(call.H, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t h = begin; h < end; ++h) reduce_head(call, h);
+  });
 }
 
 }  // namespace fovea::kernels::amx

@@ -1,0 +1,178 @@
+#pragma once
+// Backward tiles of the AMX kernels: a block of up to 32 queries against up to kKeysKept keys at a time.
+//   Lanes are queries, as in the forward pass, and S^T is recomputed the same way. Per chunk of keys:
+//     1. S^T = K Q^T, dP^T = V dO^T to memory; P^T = 2^(scale s + bias - lse) in float, and each lane's sums of P, P dP
+//     2. dS^T = P (dP - delta) in float, added to the bias gradient as it is; P and dS rounded to bfloat16 as rows of 32
+//        queries: dV += P^T dO, dK += dS^T Q, in float memory, a block of 32 keys at a time
+//     3. dQ^T += K^T dS^T over all keys of the chunk, dS paired; the accumulators stay in tiles
+//   If the chunk holds all keys of the queries, delta = sum P dP / sum P and P is divided by its sum: both then come
+//   from the numbers they are compared with, and neither lse's nor the output's roundings show. Otherwise delta =
+//   <dO, O>. Every sum runs in an order fixed by the shapes. Source: Dao et al. 2022 (FlashAttention), algorithm 4.
+#include "fovea/kernels/cpu/amx-inl.h"
+
+FOVEA_AVX512_BEGIN
+namespace fovea::kernels::amx {
+
+constexpr int kKeysKept = 1024;  // scores and their gradients of one block of queries: 256 KiB
+
+/// Up to kKeysKept keys and where their gradients go. Whole blocks of 32 are packed, zeros behind n.
+struct BackwardKeys {
+  const uint16_t *k, *v, *k_t;  // pack_rows, pack_rows, pack_transposed
+  const float* bias;            // a row of 32 lanes a key, log2 units
+  int64_t bias_step;            // floats; 0 repeats one row
+  const uint32_t* open;         // lanes that see the key; null: all do
+  float *grad_k, *grad_v;       // [blocks * 32][step], added to; grad_k lacks the softmax scale
+  int64_t k_step, v_step;       // channels rounded up to 16
+  float* grad_bias;             // a row of 32 lanes a key, added to; null: not wanted
+  int64_t grad_bias_step;
+  int n;
+};
+
+/// A packed block of queries, and what it works on.
+struct BackwardMemory {
+  int64_t C, Cv, depth, v_depth, channel_tiles, v_channel_tiles;
+  Aligned<uint16_t> q, grad_out, q_pairs, grad_out_pairs;  // pack_paired twice, pack_row_pairs twice
+  Aligned<float> lse, delta;                               // a lane a query; lse in log2 units
+  Aligned<float> p, grad_p, grad_q_t;                      // [keys][32] twice, [channels][32]
+  Aligned<uint16_t> p_rows, grad_s_rows, grad_s_pairs;     // of a block of keys twice; of all keys
+
+  BackwardMemory(int64_t channels, int64_t value_channels, int64_t keys)
+      : C(channels),
+        Cv(value_channels),
+        depth(blocks_of(C)),
+        v_depth(blocks_of(Cv)),
+        channel_tiles(tiles_of(C)),
+        v_channel_tiles(tiles_of(Cv)),
+        q(2 * depth * kTileNumbers),
+        grad_out(2 * v_depth * kTileNumbers),
+        q_pairs(channel_tiles * kTileNumbers),
+        grad_out_pairs(v_channel_tiles * kTileNumbers),
+        lse(kBlock),
+        delta(kBlock),
+        p(round_up(std::min<int64_t>(keys, kKeysKept), kBlock) * kBlock),
+        grad_p(round_up(std::min<int64_t>(keys, kKeysKept), kBlock) * kBlock),
+        grad_q_t(channel_tiles * kRows * kBlock),
+        p_rows(2 * kTileNumbers),
+        grad_s_rows(2 * kTileNumbers),
+        grad_s_pairs(round_up(std::min<int64_t>(keys, kKeysKept), kBlock) * kBlock) {}
+
+  void pack(const BFloat16* const* q_rows, const BFloat16* const* grad_out_rows, int n) const {
+    pack_paired(q_rows, n, C, q), pack_row_pairs(q_rows, n, C, q_pairs);
+    pack_paired(grad_out_rows, n, Cv, grad_out), pack_row_pairs(grad_out_rows, n, Cv, grad_out_pairs);
+    std::memset(grad_q_t, 0, static_cast<size_t>(channel_tiles * kRows * kLaneBytes));
+  }
+};
+
+/// <a, b> of two rows.
+inline float dot_rows(const BFloat16* a, const BFloat16* b, int64_t channels) {
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t c = 0; c < channels; c += kBlock) {
+    const __m512i x = load_row(a, c, channels), y = load_row(b, c, channels);
+    sum = _mm512_fmadd_ps(low_halves(x), low_halves(y), sum);
+    sum = _mm512_fmadd_ps(high_halves(x), high_halves(y), sum);
+  }
+  return _mm512_reduce_add_ps(sum);
+}
+
+/// All that a block of packed queries adds to the gradients. `whole`: the chunk holds every key that they see.
+template <class Tiles, int kLaneTiles, bool kMasked>
+class BackwardBlock {
+ public:
+  BackwardBlock(Tiles& tiles, const BackwardMemory& memory, float factor)
+      : tiles_(tiles), m_(memory), factor_(_mm512_set1_ps(factor)) {}
+
+  void add(const BackwardKeys& keys, bool whole) {
+    const int blocks = static_cast<int>(blocks_of(keys.n));
+    for (int l = 0; l < kLaneTiles; ++l) sum_p_[l] = sum_pd_[l] = _mm512_setzero_ps();
+    // The tiles of a block multiply beside the vector work of the block before.
+    for (int b = 0; b < blocks; ++b) {
+      score_block<Tiles, kLaneTiles>(tiles_, keys.k + b * 2 * m_.depth * kTileNumbers, m_.q, m_.depth,
+                                     m_.p + b * kBlock * kBlock);
+      score_block<Tiles, kLaneTiles>(tiles_, keys.v + b * 2 * m_.v_depth * kTileNumbers, m_.grad_out, m_.v_depth,
+                                     m_.grad_p + b * kBlock * kBlock);
+      if (b > 0) weigh(keys, b - 1);
+    }
+    if (blocks > 0) weigh(keys, blocks - 1);
+    for (int l = 0; l < kLaneTiles; ++l) {
+      const __m512 one = _mm512_set1_ps(1.f);
+      const __mmask16 some = _mm512_cmp_ps_mask(sum_p_[l], _mm512_setzero_ps(), _CMP_NEQ_UQ);
+      inverse_[l] = whole ? _mm512_maskz_div_ps(some, one, sum_p_[l]) : one;
+      delta_[l] = whole ? _mm512_mul_ps(sum_pd_[l], inverse_[l]) : _mm512_load_ps(m_.delta + l * kRows);
+    }
+    for (int b = 0; b < blocks; ++b) {
+      score_gradient(keys, b);
+      const int64_t first = b * kBlock;
+      add_to_keys(tiles_, m_.p_rows, m_.grad_out_pairs, m_.v_channel_tiles, keys.grad_v + first * keys.v_step,
+                  keys.v_step);
+      add_to_keys(tiles_, m_.grad_s_rows, m_.q_pairs, m_.channel_tiles, keys.grad_k + first * keys.k_step,
+                  keys.k_step);
+    }
+    add_weighted_rows<Tiles, kLaneTiles>(tiles_, keys.k_t, m_.channel_tiles, m_.grad_s_pairs, blocks, m_.grad_q_t);
+  }
+
+ private:
+  // s_ij = scale <q_i, k_j> + bias_ij;   P_ij = exp(s_ij - lse_i), in place of s. Sums for delta.
+  void weigh(const BackwardKeys& keys, int block) {
+    const int first = block * kBlock, end = std::min(first + kBlock, keys.n);
+    for (int l = 0; l < kLaneTiles; ++l) {
+      const __m512 lse = _mm512_load_ps(m_.lse + l * kRows);
+      __m512 sum_p = sum_p_[l], sum_pd = sum_pd_[l];
+      for (int j = first; j < end; ++j) {
+        float* at = m_.p + j * kBlock + l * kRows;
+        const __m512 bias = _mm512_loadu_ps(keys.bias + j * keys.bias_step + l * kRows);
+        __m512 p = exp2(_mm512_sub_ps(_mm512_fmadd_ps(_mm512_load_ps(at), factor_, bias), lse));
+        __m512 grad_p = _mm512_load_ps(m_.grad_p + j * kBlock + l * kRows);
+        if (kMasked) {  // what a query does not see may be NaN
+          const auto open = static_cast<__mmask16>(keys.open[j] >> (l * kRows));
+          p = _mm512_maskz_mov_ps(open, p), grad_p = _mm512_maskz_mov_ps(open, grad_p);
+          _mm512_store_ps(m_.grad_p + j * kBlock + l * kRows, grad_p);
+        }
+        _mm512_store_ps(at, p);
+        sum_p = _mm512_add_ps(sum_p, p), sum_pd = _mm512_fmadd_ps(p, grad_p, sum_pd);
+      }
+      sum_p_[l] = sum_p, sum_pd_[l] = sum_pd;
+    }
+  }
+
+  // out_i = sum_j P_ij v_j   =>   dP_ij = <dO_i, v_j>,   dS_ij = P_ij (dP_ij - delta_i)
+  struct Row {
+    __m512 p[2], grad_s[2];
+  };
+  Row gradient_row(const BackwardKeys& keys, int j) const {
+    Row row{};
+    if (j >= keys.n) return row;
+    for (int l = 0; l < kLaneTiles; ++l) {
+      row.p[l] = _mm512_mul_ps(_mm512_load_ps(m_.p + j * kBlock + l * kRows), inverse_[l]);
+      const __m512 grad_p = _mm512_load_ps(m_.grad_p + j * kBlock + l * kRows);
+      row.grad_s[l] = _mm512_mul_ps(row.p[l], _mm512_sub_ps(grad_p, delta_[l]));
+      if (kMasked)
+        row.grad_s[l] = _mm512_maskz_mov_ps(static_cast<__mmask16>(keys.open[j] >> (l * kRows)), row.grad_s[l]);
+      if (keys.grad_bias) {
+        float* sum = keys.grad_bias + j * keys.grad_bias_step + l * kRows;
+        _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), row.grad_s[l]));
+      }
+    }
+    return row;
+  }
+
+  void score_gradient(const BackwardKeys& keys, int block) {
+    uint16_t* pairs = m_.grad_s_pairs + block * 2 * kTileNumbers;
+    for (int r = 0; r < kBlock; r += 2) {
+      const Row even = gradient_row(keys, block * kBlock + r), odd = gradient_row(keys, block * kBlock + r + 1);
+      _mm512_store_si512(m_.p_rows + r * kBlock, Tiles::round_both(even.p[0], even.p[1]));
+      _mm512_store_si512(m_.p_rows + (r + 1) * kBlock, Tiles::round_both(odd.p[0], odd.p[1]));
+      _mm512_store_si512(m_.grad_s_rows + r * kBlock, Tiles::round_both(even.grad_s[0], even.grad_s[1]));
+      _mm512_store_si512(m_.grad_s_rows + (r + 1) * kBlock, Tiles::round_both(odd.grad_s[0], odd.grad_s[1]));
+      for (int l = 0; l < kLaneTiles; ++l)
+        _mm512_store_si512(pairs + l * kTileNumbers + r / 2 * kBlock,
+                           interleave(Tiles::round_both(even.grad_s[l], odd.grad_s[l])));
+    }
+  }
+
+  Tiles& tiles_;
+  const BackwardMemory& m_;
+  __m512 factor_, sum_p_[2], sum_pd_[2], inverse_[2], delta_[2];
+};
+
+}  // namespace fovea::kernels::amx
+FOVEA_AVX512_END
