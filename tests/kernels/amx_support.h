@@ -54,6 +54,28 @@ bool equal_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
+/// Error bounds of a bfloat16 path. Forward: weights are rounded to bfloat16 (relative error at most kBf16 each) and
+/// divided by their rounded sum, so that
+///   |out - exact| <= sum_j w_j kBf16 |v_j - out| <= 2 kBf16 max|v|, and rounding the result adds kBf16 |out|.
+/// The float parts (exp2 3e-6, sums) vanish beside that: 1 % is left for them. On average a rounding errs by 1.7e-3, and
+/// roundings are independent: weights and result together 2.3e-3 of the root mean square; 3e-3 leaves room for chance.
+/// Gradients: weights or their gradients are rounded once, the result once, so the same holds, but their sums may
+/// cancel: 4e-3. Where few numbers leave one unlucky rounding a say, 4 kBf16. lse and the bias gradient sum what was
+/// not rounded.
+constexpr double kRms = 3e-3, kGradientRms = 4e-3, kFewRms = 4 * kBf16, kFloat = 1e-5, kBiasGradient = 2e-5;
+
+inline double rms_bound(const std::vector<double>& exact, double usual) {
+  return exact.size() < 2000 ? kFewRms : usual;
+}
+inline double worst_bound(double largest_value) { return 1.01 * 3 * kBf16 * largest_value; }
+
+inline double worst_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  double worst = 0;
+  for (size_t i = 0; i < b.size(); ++i)
+    if (a[i] != b[i] && !(std::abs(a[i] - b[i]) <= worst)) worst = std::abs(a[i] - b[i]);
+  return worst;
+}
+
 /// bfloat16 numbers whose last (or first) byte touches a page that may not be read.
 class GuardedBf16 {
  public:
@@ -132,6 +154,49 @@ struct Bf16WindowProblem {
     if (!bias.empty()) g.grad_bias = {grad_bias.data(), g.forward.bias.shape, g.forward.bias.stride};
     if (!pad_token.empty())
       g.grad_pad_token = {grad_pad_token.data(), g.forward.pad_token.shape, g.forward.pad_token.stride};
+    return g;
+  }
+};
+
+/// A dense attention call in bfloat16. `exact` is the same call in double.
+struct Bf16AttentionProblem {
+  AttentionProblem<double> exact;
+  std::vector<BFloat16> q, k, v, out, grad_out, grad_q, grad_k, grad_v;
+  std::vector<float> bias, lse, grad_bias;
+
+  Bf16AttentionProblem(const AttentionShape& s, uint64_t seed, double q_factor = 1) : exact(s, seed, q_factor) {
+    round();
+  }
+
+  /// After changes to the inputs of `exact`.
+  void round() {
+    for (auto* x : {&exact.q, &exact.k, &exact.v, &exact.grad_out}) round_to_bf16(*x);
+    round_to_float(exact.bias);
+    q = to_bf16(exact.q), k = to_bf16(exact.k), v = to_bf16(exact.v), grad_out = to_bf16(exact.grad_out);
+    bias = converted<float>(exact.bias);
+    out.resize(exact.out.size()), lse.resize(exact.lse.size()), grad_bias.resize(bias.size());
+    grad_q.resize(q.size()), grad_k.resize(k.size()), grad_v.resize(v.size());
+  }
+
+  AttentionParams<BFloat16> params() {
+    const auto e = exact.params();
+    AttentionParams<BFloat16> p;
+    p.q = {q.data(), e.q.shape, e.q.stride}, p.k = {k.data(), e.k.shape, e.k.stride};
+    p.v = {v.data(), e.v.shape, e.v.stride};
+    if (!bias.empty()) p.bias = {bias.data(), e.bias.shape, e.bias.stride};
+    p.key_mask = e.key_mask, p.causal = e.causal, p.scale = e.scale;
+    p.out = {out.data(), e.out.shape, e.out.stride}, p.lse = {lse.data(), e.lse.shape, e.lse.stride};
+    return p;
+  }
+
+  AttentionBackwardParams<BFloat16> backward_params() {
+    AttentionBackwardParams<BFloat16> g;
+    g.forward = params();
+    g.grad_out = {grad_out.data(), g.forward.out.shape, g.forward.out.stride};
+    g.grad_q = {grad_q.data(), g.forward.q.shape, g.forward.q.stride};
+    g.grad_k = {grad_k.data(), g.forward.k.shape, g.forward.k.stride};
+    g.grad_v = {grad_v.data(), g.forward.v.shape, g.forward.v.stride};
+    if (!bias.empty()) g.grad_bias = {grad_bias.data(), g.forward.bias.shape, g.forward.bias.stride};
     return g;
   }
 };

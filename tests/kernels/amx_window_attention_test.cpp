@@ -17,26 +17,9 @@ class AmxWindowAttention : public testing::Test {
   }
 };
 
-// Weights are rounded to bfloat16 (relative error at most kBf16 each) and divided by their rounded sum:
-//   |out - exact| <= sum_j w_j kBf16 |v_j - out| <= 2 kBf16 max|v|, and rounding the result adds kBf16 |out|.
-// The float parts (exp2 3e-6, sums) vanish beside that: 1 % is left for them. On average a rounding errs by 1.7e-3, and
-// roundings are independent: weights and result together 2.3e-3 of the root mean square; 3e-3 leaves room for chance.
-// Gradients: weights or their gradients are rounded once, the result once, so the same holds, but their sums may cancel:
-// 4e-3, and where few numbers leave one unlucky sum a say, 4 kBf16. The bias gradient sums what was not rounded.
-constexpr double kRms = 3e-3, kGradientRms = 4e-3, kFewRms = 4 * kBf16, kFloat = 1e-5, kBiasGradient = 2e-5;
-
-double gradient_bound(const std::vector<double>& exact) { return exact.size() < 2000 ? kFewRms : kGradientRms; }
-
 void run(Bf16WindowProblem& p, const ParallelFor& parallel = serial_for) {
   amx::window_attention_forward(p.params(), parallel, TileUnit::kEmulated);
   amx::window_attention_backward(p.backward_params(), parallel, TileUnit::kEmulated);
-}
-
-double worst_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  double worst = 0;
-  for (size_t i = 0; i < b.size(); ++i)
-    if (a[i] != b[i] && !(std::abs(a[i] - b[i]) <= worst)) worst = std::abs(a[i] - b[i]);
-  return worst;
 }
 
 // q, k or v of what has the shape of qkv.
@@ -54,13 +37,13 @@ void expect_close(Bf16WindowProblem& p, double bias_gradient = kBiasGradient) {
   const std::string where = p.exact.shape.text();
   const std::vector<double> out = from_bf16(p.out), grad = from_bf16(p.grad_qkv);
   const double most = std::max(largest(p.exact.qkv), largest(p.exact.pad_token));
-  EXPECT_LE(rms_error(out, p.exact.out), kRms) << where;
-  EXPECT_LE(worst_difference(out, p.exact.out), 1.01 * 3 * kBf16 * most) << where;
+  EXPECT_LE(rms_error(out, p.exact.out), rms_bound(p.exact.out, kRms)) << where;
+  EXPECT_LE(worst_difference(out, p.exact.out), worst_bound(most)) << where;
   EXPECT_LE(worst_difference(converted<double>(p.lse), p.exact.lse), kFloat * std::max(1.0, largest(p.exact.lse)))
       << where;
   for (int which = 0; which < 3; ++which) {
     const std::vector<double> exact = part(p, p.exact.grad_qkv, which);
-    EXPECT_LE(rms_error(part(p, grad, which), exact), gradient_bound(exact)) << "part " << which << " of " << where;
+    EXPECT_LE(rms_error(part(p, grad, which), exact), rms_bound(exact, kGradientRms)) << "part " << which << " of " << where;
   }
   EXPECT_LE(relative_error(p.grad_bias_table, p.exact.grad_bias_table), bias_gradient) << where;
   EXPECT_LE(relative_error(p.grad_bias, p.exact.grad_bias), bias_gradient) << where;

@@ -79,8 +79,8 @@ inline __m512 log2(__m512 s) {
   return _mm512_fmadd_ps(p, z, _mm512_cvtepi32_ps(exponent));
 }
 
-/// 16 x 16 transpose of 32-bit elements in registers.
-inline void transpose(__m512i (&r)[16]) {
+/// 16 x 16 transpose of 32-bit elements, in registers if it is inlined.
+__attribute__((always_inline)) inline void transpose(__m512i (&r)[16]) {
   __m512i t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
@@ -125,6 +125,14 @@ inline __m512i interleave(__m512i both) {
 /// 32 channels of a row from channel c on, zeros behind the last.
 inline __m512i load_row(const BFloat16* row, int64_t c, int64_t channels) {
   return row ? _mm512_maskz_loadu_epi16(first_words(channels - c), row + c) : _mm512_setzero_si512();
+}
+
+/// Whether a row holds an infinity or a NaN.
+inline bool has_non_finite(const BFloat16* row, int64_t channels) {
+  const __m512i exponent = _mm512_set1_epi16(0x7f80);
+  for (int64_t c = 0; c < channels; c += kBlock)
+    if (_mm512_cmpeq_epi16_mask(_mm512_and_si512(load_row(row, c, channels), exponent), exponent)) return true;
+  return false;
 }
 
 /// Rows 2r and 2r + 1, 16 channels from c on, paired.

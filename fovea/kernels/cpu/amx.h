@@ -20,6 +20,8 @@ bool available(TileUnit unit);
 void window_attention_forward(const WindowAttentionParams<BFloat16>& p, const ParallelFor& parallel, TileUnit unit);
 void window_attention_backward(const WindowAttentionBackwardParams<BFloat16>& g, const ParallelFor& parallel,
                                TileUnit unit);
+void attention_forward(const AttentionParams<BFloat16>& p, const ParallelFor& parallel, TileUnit unit);
+void attention_backward(const AttentionBackwardParams<BFloat16>& g, const ParallelFor& parallel, TileUnit unit);
 
 }  // namespace fovea::kernels::amx
 #endif

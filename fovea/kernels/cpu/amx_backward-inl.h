@@ -56,9 +56,15 @@ struct BackwardMemory {
         grad_s_rows(2 * kTileNumbers),
         grad_s_pairs(round_up(std::min<int64_t>(keys, kKeysKept), kBlock) * kBlock) {}
 
-  void pack(const BFloat16* const* q_rows, const BFloat16* const* grad_out_rows, int n) const {
-    pack_paired(q_rows, n, C, q), pack_row_pairs(q_rows, n, C, q_pairs);
-    pack_paired(grad_out_rows, n, Cv, grad_out), pack_row_pairs(grad_out_rows, n, Cv, grad_out_pairs);
+  /// Queries in `apart` add nothing to dK and dV on tiles; see BackwardBlock::add_query.
+  void pack(const BFloat16* const* q_rows, const BFloat16* const* grad_out_rows, int n, uint32_t apart = 0) const {
+    const BFloat16 *q_added[kBlock], *grad_out_added[kBlock];
+    for (int u = 0; u < n; ++u) {
+      q_added[u] = apart >> u & 1 ? nullptr : q_rows[u];
+      grad_out_added[u] = apart >> u & 1 ? nullptr : grad_out_rows[u];
+    }
+    pack_paired(q_rows, n, C, q), pack_row_pairs(q_added, n, C, q_pairs);
+    pack_paired(grad_out_rows, n, Cv, grad_out), pack_row_pairs(grad_out_added, n, Cv, grad_out_pairs);
     std::memset(grad_q_t, 0, static_cast<size_t>(channel_tiles * kRows * kLaneBytes));
   }
 };
@@ -100,7 +106,7 @@ class BackwardBlock {
       delta_[l] = whole ? _mm512_mul_ps(sum_pd_[l], inverse_[l]) : _mm512_load_ps(m_.delta + l * kRows);
     }
     for (int b = 0; b < blocks; ++b) {
-      score_gradient(keys, b);
+      round_block(keys, b);
       const int64_t first = b * kBlock;
       add_to_keys(tiles_, m_.p_rows, m_.grad_out_pairs, m_.v_channel_tiles, keys.grad_v + first * keys.v_step,
                   keys.v_step);
@@ -110,7 +116,34 @@ class BackwardBlock {
     add_weighted_rows<Tiles, kLaneTiles>(tiles_, keys.k_t, m_.channel_tiles, m_.grad_s_pairs, blocks, m_.grad_q_t);
   }
 
+  /// dV and dK of the last chunk from query u, for rows that the tiles must not touch: weight 0 times NaN is NaN.
+  void add_query(const BackwardKeys& keys, int u, const BFloat16* q, const BFloat16* grad_out) {
+    alignas(64) float inverse[kRows];
+    _mm512_store_ps(inverse, inverse_[u / kRows]);
+    for (int j = 0; j < keys.n; ++j) {
+      if (!(keys.open[j] >> u & 1)) continue;
+      const float p = m_.p[j * kBlock + u] * inverse[u % kRows], grad_s = score_gradient(j, u);
+      for (int64_t c = 0; c < m_.Cv; ++c) keys.grad_v[j * keys.v_step + c] += p * static_cast<float>(grad_out[c]);
+      for (int64_t c = 0; c < m_.C; ++c) keys.grad_k[j * keys.k_step + c] += grad_s * static_cast<float>(q[c]);
+    }
+  }
+
+  /// dQ from key j of the last chunk, likewise.
+  void add_key(const BackwardKeys& keys, int j, const BFloat16* k) {
+    for (int u = 0; u < kLaneTiles * kRows; ++u)
+      for (int64_t c = 0; keys.open[j] >> u & 1 && c < m_.C; ++c)
+        m_.grad_q_t[c * kBlock + u] += score_gradient(j, u) * static_cast<float>(k[c]);
+  }
+
  private:
+  // dS of (key j, query u) of the last chunk, rounded.
+  float score_gradient(int j, int u) const {
+    BFloat16 rounded;
+    rounded.bits = m_.grad_s_pairs[(j / kBlock * 2 + u / kRows) * kTileNumbers + j % kBlock / 2 * kBlock +
+                                   u % kRows * 2 + j % 2];
+    return static_cast<float>(rounded);
+  }
+
   // s_ij = scale <q_i, k_j> + bias_ij;   P_ij = exp(s_ij - lse_i), in place of s. Sums for delta.
   void weigh(const BackwardKeys& keys, int block) {
     const int first = block * kBlock, end = std::min(first + kBlock, keys.n);
@@ -125,7 +158,6 @@ class BackwardBlock {
         if (kMasked) {  // what a query does not see may be NaN
           const auto open = static_cast<__mmask16>(keys.open[j] >> (l * kRows));
           p = _mm512_maskz_mov_ps(open, p), grad_p = _mm512_maskz_mov_ps(open, grad_p);
-          _mm512_store_ps(m_.grad_p + j * kBlock + l * kRows, grad_p);
         }
         _mm512_store_ps(at, p);
         sum_p = _mm512_add_ps(sum_p, p), sum_pd = _mm512_fmadd_ps(p, grad_p, sum_pd);
@@ -142,11 +174,10 @@ class BackwardBlock {
     Row row{};
     if (j >= keys.n) return row;
     for (int l = 0; l < kLaneTiles; ++l) {
-      row.p[l] = _mm512_mul_ps(_mm512_load_ps(m_.p + j * kBlock + l * kRows), inverse_[l]);
+      const auto open = static_cast<__mmask16>(kMasked ? keys.open[j] >> (l * kRows) : 0xffff);
+      row.p[l] = _mm512_maskz_mul_ps(open, _mm512_load_ps(m_.p + j * kBlock + l * kRows), inverse_[l]);
       const __m512 grad_p = _mm512_load_ps(m_.grad_p + j * kBlock + l * kRows);
-      row.grad_s[l] = _mm512_mul_ps(row.p[l], _mm512_sub_ps(grad_p, delta_[l]));
-      if (kMasked)
-        row.grad_s[l] = _mm512_maskz_mov_ps(static_cast<__mmask16>(keys.open[j] >> (l * kRows)), row.grad_s[l]);
+      row.grad_s[l] = _mm512_maskz_mul_ps(open, row.p[l], _mm512_sub_ps(grad_p, delta_[l]));
       if (keys.grad_bias) {
         float* sum = keys.grad_bias + j * keys.grad_bias_step + l * kRows;
         _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), row.grad_s[l]));
@@ -155,7 +186,8 @@ class BackwardBlock {
     return row;
   }
 
-  void score_gradient(const BackwardKeys& keys, int block) {
+  // P and dS of a block of keys as the three products want them.
+  void round_block(const BackwardKeys& keys, int block) {
     uint16_t* pairs = m_.grad_s_pairs + block * 2 * kTileNumbers;
     for (int r = 0; r < kBlock; r += 2) {
       const Row even = gradient_row(keys, block * kBlock + r), odd = gradient_row(keys, block * kBlock + r + 1);

@@ -84,6 +84,22 @@ class ForwardBlock {
     add_weighted_rows<Tiles, kLaneTiles>(tiles_, keys.values, m_.channel_tiles, m_.p, blocks, m_.out_t);
   }
 
+  /// Adds the value of key j of the last chunk to the lanes that see it: for rows that the tiles must not touch, because
+  /// weight 0 times NaN is NaN.
+  void add_value(int j, uint32_t lanes, const BFloat16* v, int64_t Cv) {
+    for (int l = 0; l < kLaneTiles; ++l) {
+      const auto open = static_cast<__mmask16>(lanes >> (l * kRows));
+      const __m512i pairs =
+          _mm512_load_si512(m_.p + (j / kBlock * 2 + l) * kTileNumbers + j % kBlock / 2 * kBlock);
+      const __m512 p = j % 2 ? high_halves(pairs) : low_halves(pairs);
+      for (int64_t c = 0; c < Cv; ++c) {
+        float* sum = m_.out_t + c * kBlock + l * kRows;
+        const __m512 before = _mm512_load_ps(sum);
+        _mm512_store_ps(sum, _mm512_mask3_fmadd_ps(p, _mm512_set1_ps(static_cast<float>(v[c])), before, open));
+      }
+    }
+  }
+
   /// Output rows of n queries; lse, if wanted, in natural units for all lanes.
   void end(bool online, int64_t Cv, int n, BFloat16* const* rows, float* lse) {
     __m512 inverse[2] = {};
