@@ -60,9 +60,9 @@ bool equal_bits(const std::vector<T>& a, const std::vector<T>& b) {
 /// The float parts (exp2 3e-6, sums) vanish beside that: 1 % is left for them. On average a rounding errs by 1.7e-3, and
 /// roundings are independent: weights and result together 2.3e-3 of the root mean square; 3e-3 leaves room for chance.
 /// Gradients: weights or their gradients are rounded once, the result once, so the same holds, but their sums may
-/// cancel: 4e-3. Where few numbers leave one unlucky rounding a say, 4 kBf16. lse and the bias gradient sum what was
+/// cancel: 4e-3. Where few numbers leave one unlucky rounding a say, 8 kBf16. lse and the bias gradient sum what was
 /// not rounded.
-constexpr double kRms = 3e-3, kGradientRms = 4e-3, kFewRms = 4 * kBf16, kFloat = 1e-5, kBiasGradient = 2e-5;
+constexpr double kRms = 3e-3, kGradientRms = 4e-3, kFewRms = 8 * kBf16, kFloat = 1e-5, kBiasGradient = 2e-5;
 
 inline double rms_bound(const std::vector<double>& exact, double usual) {
   return exact.size() < 2000 ? kFewRms : usual;

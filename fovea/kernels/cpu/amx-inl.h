@@ -115,11 +115,11 @@ inline __m512 high_halves(__m512i pairs) {
   return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
-/// Words of `low` and `high` (each lane's bfloat16) side by side in a lane: the two rows of a paired operand.
+/// Words 0..15 and 16..31 (two rows' bfloat16) side by side in a lane: the two rows of a paired operand.
 inline __m512i interleave(__m512i both) {
-  const __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
-  const __m512i high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1));
-  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+  const __m512i word = _mm512_set_epi32(0x1f000f, 0x1e000e, 0x1d000d, 0x1c000c, 0x1b000b, 0x1a000a, 0x190009, 0x180008,
+                                        0x170007, 0x160006, 0x150005, 0x140004, 0x130003, 0x120002, 0x110001, 0x100000);
+  return _mm512_permutexvar_epi16(word, both);
 }
 
 /// 32 channels of a row from channel c on, zeros behind the last.

@@ -41,13 +41,12 @@ struct ForwardMemory {
         out_t(channel_tiles * kRows * kBlock) {}
 };
 
-/// Scores t of one key against 16 lanes; those that do not see it get -inf.
+/// Scores t of key j against 16 lanes; those that do not see it get -inf. s and bias are the key's rows.
 template <bool kMasked>
-inline __m512 biased_score(const ForwardKeys& keys, const float* s, int j, int lane, __m512 factor) {
-  const __m512 bias = _mm512_loadu_ps(keys.bias + j * keys.bias_step + lane);
-  const __m512 t = _mm512_fmadd_ps(_mm512_load_ps(s + j * kBlock + lane), factor, bias);
+inline __m512 biased_score(const float* s, __m512 factor, const float* bias, const uint32_t* open, int j, int lane) {
+  const __m512 t = _mm512_fmadd_ps(_mm512_load_ps(s + lane), factor, _mm512_loadu_ps(bias + lane));
   if (!kMasked) return t;
-  return _mm512_mask_mov_ps(_mm512_set1_ps(-kInfinity), static_cast<__mmask16>(keys.open[j] >> lane), t);
+  return _mm512_mask_mov_ps(_mm512_set1_ps(-kInfinity), static_cast<__mmask16>(open[j] >> lane), t);
 }
 
 /// What a block of queries carries from chunk to chunk. Queries are packed into memory.q before.
@@ -123,7 +122,8 @@ class ForwardBlock {
     for (int l = 0; l < kLaneTiles; ++l) {
       __m512 largest = _mm512_set1_ps(std::numeric_limits<float>::lowest());
       for (int j = 0; j < keys.n; ++j) {
-        const __m512 t = biased_score<kMasked>(keys, m_.s, j, l * kRows, factor_);
+        const __m512 t = biased_score<kMasked>(m_.s + j * kBlock, factor_, keys.bias + j * keys.bias_step,
+                                               keys.open, j, l * kRows);
         _mm512_store_ps(m_.s + j * kBlock + l * kRows, t);
         largest = _mm512_max_ps(largest, t);
       }
@@ -141,29 +141,30 @@ class ForwardBlock {
     }
   }
 
-  template <bool kOnline, bool kMasked>
-  __m512 weight(const ForwardKeys& keys, int j, int l, __m512& sum) const {
-    const __m512 t = kOnline ? _mm512_load_ps(m_.s + j * kBlock + l * kRows)
-                             : biased_score<kMasked>(keys, m_.s, j, l * kRows, factor_);
-    const __m512 w = kOnline ? exp2_shifted(t, _mm512_sub_ps(floor(t), maximum_[l])) : exp2(t);
-    sum = _mm512_add_ps(sum, w);
-    return w;
-  }
-
   // P^T of one block of keys, paired; keys behind the last weigh 0.
   template <bool kOnline, bool kMasked>
   void weigh(const ForwardKeys& keys, int block) {
     const int first = block * kBlock, n = std::min(kBlock, keys.n - first);
+    const __m512 factor = factor_;
     for (int l = 0; l < kLaneTiles; ++l) {
+      const __m512 maximum = maximum_[l];
+      const float *s = m_.s + first * kBlock, *bias = keys.bias + first * keys.bias_step;
+      const uint32_t* open = keys.open;
+      const int64_t step = keys.bias_step;
+      __m512 sum = chunk_sum_[l], w[2];
       uint16_t* p = m_.p + (block * 2 + l) * kTileNumbers;
-      __m512 sum = chunk_sum_[l];
-      int j = 0;
-      for (; j < n; j += 2, p += kBlock) {
-        const __m512 w = weight<kOnline, kMasked>(keys, first + j, l, sum);
-        const __m512 next = j + 1 < n ? weight<kOnline, kMasked>(keys, first + j + 1, l, sum) : _mm512_setzero_ps();
-        _mm512_store_si512(p, interleave(Tiles::round_both(w, next)));
+      for (int j = 0; j < kBlock; j += 2, p += kBlock) {
+#pragma GCC unroll 2
+        for (int row = 0; row < 2; ++row, s += kBlock, bias += step) {
+          w[row] = _mm512_setzero_ps();
+          if (j + row >= n) continue;
+          const __m512 t = kOnline ? _mm512_load_ps(s + l * kRows)
+                                   : biased_score<kMasked>(s, factor, bias, open, first + j + row, l * kRows);
+          w[row] = kOnline ? exp2_shifted(t, _mm512_sub_ps(floor(t), maximum)) : exp2(t);
+          sum = _mm512_add_ps(sum, w[row]);
+        }
+        _mm512_store_si512(p, interleave(Tiles::round_both(w[0], w[1])));
       }
-      for (; j < kBlock; j += 2, p += kBlock) _mm512_store_si512(p, _mm512_setzero_si512());
       chunk_sum_[l] = sum;
     }
   }
