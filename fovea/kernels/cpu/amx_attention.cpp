@@ -260,14 +260,31 @@ void add_bias_gradient(const BackwardCall& call, const float* grad_s, int64_t b,
     if (call.sums_keys) *to += static_cast<float>(whole);
     return;
   }
+  if (sj == 1) {
+    for (int j = 0; j < keys; j += kRows)
+      for (int u = 0; u < n; u += kRows) {
+        __m512i x[16];
+#pragma GCC unroll 16
+        for (int r = 0; r < 16; ++r) x[r] = _mm512_load_si512(grad_s + (j + r) * kBlock + u);
+        transpose(x);
+        for (int i = 0; i < std::min(kRows, n - u); ++i) {
+          float* row = to + (u + i) * si + j;
+          const __mmask16 some = first_lanes(keys - j);
+          _mm512_mask_storeu_ps(row, some,
+                                _mm512_add_ps(_mm512_castsi512_ps(x[i]), _mm512_maskz_loadu_ps(some, row)));
+        }
+      }
+    return;
+  }
   for (int u = 0; u < n; ++u) {
-    if (call.sums_keys) {
-      double sum = 0;
-      for (int j = 0; j < keys; ++j) sum += grad_s[j * kBlock + u];
-      to[u * si] += static_cast<float>(sum);
-    } else {
-      for (int j = 0; j < keys; ++j) to[u * si + j * sj] += grad_s[j * kBlock + u];
+    double sum = 0;
+    for (int j = 0; j < keys; ++j) {
+      if (call.sums_keys)
+        sum += grad_s[j * kBlock + u];
+      else
+        to[u * si + j * sj] += grad_s[j * kBlock + u];
     }
+    if (call.sums_keys) to[u * si] += static_cast<float>(sum);
   }
 }
 

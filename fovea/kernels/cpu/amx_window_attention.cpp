@@ -86,9 +86,10 @@ int64_t tile_memory(const Call& call) {
   return most + round_up(call.plan.n, kBlock);
 }
 
-// Bias of all (key, query) of the group in log2 units, 0 for lanes behind the last query. Returns the largest |score|
-// that bias and mask can add (a large negative mask adds none).
-float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, int64_t h, float* tile) {
+// Bias of all (key, query) of the group in log2 units, 0 for lanes behind the last query. `column` is that of the head
+// in bias_table. Returns the largest |score| that bias and mask can add (a large negative mask adds none).
+float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, int64_t h, const float* column,
+                 float* tile) {
   const auto& p = call.p;
   const int64_t lanes = tile_lanes(g);
   if (!has_tile(call, c)) {
@@ -100,15 +101,18 @@ float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, i
   for (int64_t j = 0; j < g.keys(); ++j) {
     float* row = tile + j * lanes;
     const int32_t key = g.position[j];
-    for (int64_t i = 0; i < g.queries; ++i) {
-      const int32_t query = g.position[i];
-      const float bias = p.bias_table.data ? p.bias_table(call.linear[query] - call.linear[key] + call.centre, h)
-                         : p.bias.data     ? p.bias(h, query, key)
-                                           : 0.f;
-      row[i] = bias * kLog2e;
-      largest = std::abs(row[i]) <= largest ? largest : std::abs(row[i]);
-      if (p.mask_value && c.region[query] != c.region[key]) row[i] += mask;
+    if (p.bias_table.data) {
+      const float* middle = column + call.centre - call.linear[key];
+      for (int64_t i = 0; i < g.queries; ++i) row[i] = middle[call.linear[g.position[i]]] * kLog2e;
+    } else if (p.bias.data) {
+      const float* from = p.bias.data + h * p.bias.stride[0] + key * p.bias.stride[2];
+      for (int64_t i = 0; i < g.queries; ++i) row[i] = from[g.position[i] * p.bias.stride[1]] * kLog2e;
+    } else {
+      std::fill(row, row + g.queries, 0.f);
     }
+    for (int64_t i = 0; i < g.queries; ++i) largest = std::abs(row[i]) <= largest ? largest : std::abs(row[i]);
+    if (p.mask_value)
+      for (int64_t i = 0; i < g.queries; ++i) row[i] += c.region[g.position[i]] == c.region[key] ? 0.f : mask;
     std::fill(row + g.queries, row + lanes, 0.f);
   }
   return largest + std::max(mask, 0.f);
@@ -117,17 +121,20 @@ float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, i
 // The bias tiles of the (head, class) that a thread is at; groups one after the other.
 class BiasTiles {
  public:
-  explicit BiasTiles(const Call& call) : call_(call), memory_(tile_memory(call)) {}
+  explicit BiasTiles(const Call& call)
+      : call_(call), memory_(tile_memory(call)), column_(call.p.bias_table.data ? call.p.bias_table.shape[0] : 0) {}
 
   void move_to(int64_t h, int32_t window_class) {
     if (h == head_ && window_class == class_) return;
+    if (h != head_)
+      for (size_t row = 0; row < column_.size(); ++row) column_[row] = call_.p.bias_table(row, h);
     head_ = h, class_ = window_class;
     const WindowClass& c = call_.plan.classes[window_class];
     tiled_ = has_tile(call_, c);
     start_.clear(), bound_.clear();
     int64_t at = 0;
     for (const WindowGroup& g : c.groups) {
-      start_.push_back(at), bound_.push_back(build_tile(call_, c, g, h, memory_ + at));
+      start_.push_back(at), bound_.push_back(build_tile(call_, c, g, h, column_.data(), memory_ + at));
       at += tile_size(g);
     }
   }
@@ -139,6 +146,7 @@ class BiasTiles {
  private:
   const Call& call_;
   Aligned<float> memory_;
+  std::vector<float> column_;
   std::vector<int64_t> start_;
   std::vector<float> bound_;
   int64_t head_ = -1;
@@ -452,7 +460,10 @@ FOVEA_AVX512_END
 
 namespace fovea::kernels::amx {
 
-bool available(TileUnit unit) { return best_isa() >= (unit == TileUnit::kHardware ? Isa::kAmx : Isa::kAvx512); }
+bool available(TileUnit unit) {
+  return unit == TileUnit::kHardware ? best_isa() >= Isa::kAmx && __builtin_cpu_supports("avx512bf16")
+                                     : best_isa() >= Isa::kAvx512;
+}
 
 void window_attention_forward(const WindowAttentionParams<BFloat16>& p, const ParallelFor& parallel, TileUnit unit) {
   Call call(p);
