@@ -112,6 +112,17 @@ TEST_F(AmxAttention, LongRowsComeInChunksAndLongColumnsInSegments) {
   }
 }
 
+TEST_F(AmxAttention, MatchesReferenceWhenScoresGrowFromChunkToChunkOrShrink) {
+  for (double growth : {0.1, -0.1}) {  // 18 powers of two from one chunk of keys to the next
+    AttentionShape s;
+    s.N = 40, s.M = 600, s.C = s.Cv = 16, s.bias = Bias::kDirect;
+    Bf16AttentionProblem p(s, 1);
+    for (size_t i = 0; i < p.exact.bias.size(); ++i) p.exact.bias[i] += growth * static_cast<double>(i % 600);
+    p.round();
+    expect_close(p);
+  }
+}
+
 TEST_F(AmxAttention, ScoresOfTenThousandStayFiniteAndRight) {
   for (double sign : {-1.0, 1.0}) {
     AttentionShape s;
@@ -170,6 +181,23 @@ TEST_F(AmxAttention, CausalQueriesNeverReadLaterKeys) {
           ASSERT_EQ(dirty.out[i * s.C + c].bits, clean.out[i * s.C + c].bits) << last << ' ' << i;
           ASSERT_EQ(dirty.grad_q[i * s.C + c].bits, clean.grad_q[i * s.C + c].bits) << last << ' ' << i;
         }
+      }
+  }
+}
+
+TEST_F(AmxAttention, CausalQueriesSeeNaNInValuesOfEarlierKeysInItsChannelOnly) {
+  for (int64_t bad : {0, 17, 40, 68}) {
+    AttentionShape s;
+    s.N = s.M = 70, s.C = s.Cv = 8, s.causal = true;
+    Bf16AttentionProblem clean(s, 5), dirty = clean;
+    dirty.v[bad * s.C + 3] = kNaN;
+    run(clean), run(dirty);
+    for (int64_t i = 0; i < s.N; ++i)
+      for (int64_t c = 0; c < s.C; ++c) {
+        const int64_t at = i * s.C + c;
+        ASSERT_EQ(is_nan(dirty.out[at]), i >= bad && c == 3) << bad << ' ' << i;
+        ASSERT_EQ(is_nan(dirty.grad_q[at]), i >= bad) << bad << ' ' << i;
+        ASSERT_TRUE(is_nan(dirty.out[at]) || dirty.out[at].bits == clean.out[at].bits) << bad << ' ' << i;
       }
   }
 }

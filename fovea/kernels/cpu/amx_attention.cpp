@@ -4,8 +4,8 @@
 //   as K and V themselves; backward one more copy of K). Then a block of 32 queries of one head is a piece of work; keys
 //   stream past it in chunks, always with the running maximum. Bias is transposed chunk by chunk. Masked keys are packed
 //   as zeros and closed for all lanes; causal: chunks behind the last query's diagonal are not computed, a chunk that
-//   the diagonal crosses closes lanes key by key, and rows that hold a NaN or an infinity, which 0 does not cancel, stay
-//   out of the products over keys and are added by hand to the lanes that see them.
+//   the diagonal crosses closes lanes key by key, and rows that hold a NaN or an infinity, which 0 does not cancel, are
+//   zeros in the products that sum over them and are added by hand to the lanes that see them, if weights do not say all.
 //   Backward: a piece of work is a segment of queries of one key head; its dK and dV are float sums of its own, added in
 //   segment order at the end. All splits depend on the shapes alone, hence the same bits for any number of threads.
 #if defined(__x86_64__)
@@ -58,11 +58,10 @@ struct PackedPart {
   }
 };
 
-// Pointers of n rows from j on; null for keys that are masked and for those in `apart`.
+// Pointers of n rows from j on; null for masked keys.
 void list_rows(const Call& call, const View<const BFloat16, 4>& x, int64_t b, int64_t hk, int64_t j, int n,
-               const uint8_t* apart, const BFloat16** rows) {
-  for (int r = 0; r < n; ++r)
-    rows[r] = call.key_open(b, j + r) && !(apart && apart[j + r]) ? row_of(x, b, hk, j + r) : nullptr;
+               const BFloat16** rows) {
+  for (int r = 0; r < n; ++r) rows[r] = call.key_open(b, j + r) ? row_of(x, b, hk, j + r) : nullptr;
 }
 
 // Lanes of queries [i0, i0 + n) that see each of the keys [j0, j0 + keys).
@@ -115,13 +114,12 @@ void pack_keys(ForwardCall& call, int64_t begin, int64_t end) {
     const int64_t part = item / call.key_blocks, b = part / call.Hk, hk = part % call.Hk;
     const int64_t j = item % call.key_blocks * kBlock;
     const int n = static_cast<int>(std::min<int64_t>(kBlock, call.M - j));
-    uint8_t* apart = call.apart.empty() ? nullptr : &call.apart[part * call.M];
-    for (int r = 0; apart && r < n; ++r)
-      apart[j + r] = call.key_open(b, j + r) && has_non_finite(row_of(call.p.v, b, hk, j + r), call.Cv);
     const BFloat16* rows[kBlock];
-    list_rows(call, call.p.k, b, hk, j, n, nullptr, rows);
+    list_rows(call, call.p.k, b, hk, j, n, rows);
     pack_rows(rows, n, call.C, call.k.of(part, j, 2 * call.depth));
-    list_rows(call, call.p.v, b, hk, j, n, apart, rows);
+    list_rows(call, call.p.v, b, hk, j, n, rows);
+    for (int r = 0; r < n && call.p.causal; ++r)
+      if (rows[r] && has_non_finite(rows[r], call.Cv)) call.apart[part * call.M + j + r] = 1, rows[r] = nullptr;
     uint16_t* values = call.values.of(part, j, call.channel_tiles);
     pack_transposed(rows, n, call.Cv, call.channel_tiles, values);
     set_ones_channel(n, call.Cv, call.channel_tiles, values);
@@ -182,7 +180,6 @@ struct BackwardCall : Call {
   int64_t depth = blocks_of(C), v_depth = blocks_of(Cv), channel_tiles = tiles_of(C);
   int64_t k_step = channel_tiles * kRows, v_step = tiles_of(Cv) * kRows, padded_keys = key_blocks * kBlock;
   PackedPart k, v, k_t;
-  std::vector<uint8_t> apart;  // [B][Hk][M], causal only: K is not finite there
   bool sums_batch = false, sums_heads = false, sums_queries = false, sums_keys = false;  // broadcast axes of grad_bias
   int64_t segments = 1, segment_blocks;
   Aligned<float> grad_k, grad_v;  // [segments][B][Hk][padded_keys][step]
@@ -193,7 +190,6 @@ struct BackwardCall : Call {
         k(*this, 2 * depth),
         v(*this, 2 * v_depth),
         k_t(*this, channel_tiles),
-        apart(p.causal ? B * Hk * M : 0),
         segments(count_segments()),
         segment_blocks((query_blocks + segments - 1) / segments),
         grad_k(segments * B * Hk * padded_keys * k_step),
@@ -228,15 +224,13 @@ void pack_keys_and_values(BackwardCall& call, int64_t begin, int64_t end) {
     const int64_t part = item / call.key_blocks, b = part / call.Hk, hk = part % call.Hk;
     const int64_t j = item % call.key_blocks * kBlock;
     const int n = static_cast<int>(std::min<int64_t>(kBlock, call.M - j));
-    uint8_t* apart = call.apart.empty() ? nullptr : &call.apart[part * call.M];
-    for (int r = 0; apart && r < n; ++r)
-      apart[j + r] = call.key_open(b, j + r) && has_non_finite(row_of(call.p.k, b, hk, j + r), call.C);
     const BFloat16* rows[kBlock];
-    list_rows(call, call.p.k, b, hk, j, n, nullptr, rows);
+    list_rows(call, call.p.k, b, hk, j, n, rows);
     pack_rows(rows, n, call.C, call.k.of(part, j, 2 * call.depth));
-    list_rows(call, call.p.k, b, hk, j, n, apart, rows);
+    for (int r = 0; r < n && call.p.causal; ++r)
+      if (rows[r] && has_non_finite(rows[r], call.C)) rows[r] = nullptr;  // scores of K are NaN or -inf: enough for dQ
     pack_transposed(rows, n, call.C, call.channel_tiles, call.k_t.of(part, j, call.channel_tiles));
-    list_rows(call, call.p.v, b, hk, j, n, nullptr, rows);
+    list_rows(call, call.p.v, b, hk, j, n, rows);
     pack_rows(rows, n, call.Cv, call.v.of(part, j, 2 * call.v_depth));
   }
 }
@@ -297,17 +291,14 @@ struct DenseBackwardMemory {
         grad_bias(call.g.grad_bias.data ? kKeysKept * kBlock : 0) {}
 };
 
-// A block of queries and its keys [j0, j0 + keys.n).
+// A block of queries and one chunk of its keys.
 template <class Tiles, int kLaneTiles, bool kMasked>
 void key_chunk(Tiles& tiles, const BackwardCall& call, const DenseBackwardMemory& m, const BackwardKeys& keys,
-               bool whole, const uint8_t* apart, uint32_t queries_apart, int64_t b, int64_t h, int64_t i0, int64_t j0) {
+               bool whole, uint32_t queries_apart, int64_t b, int64_t h, int64_t i0) {
   BackwardBlock<Tiles, kLaneTiles, kMasked> block(tiles, m.block, call.factor);
   block.add(keys, whole);
   for (int u = 0; u < kBlock && queries_apart; ++u)
-    if (queries_apart >> u & 1)
-      block.add_query(keys, u, row_of(call.p.q, b, h, i0 + u), row_of(call.g.grad_out, b, h, i0 + u));
-  for (int j = 0; j < keys.n && apart; ++j)
-    if (apart[j]) block.add_key(keys, j, row_of(call.p.k, b, h / call.group, j0 + j));
+    if (queries_apart >> u & 1) block.add_query(keys, u, row_of(call.g.grad_out, b, h, i0 + u));
 }
 
 template <class Tiles, int kLaneTiles>
@@ -336,9 +327,7 @@ void backward_block(Tiles& tiles, const BackwardCall& call, const DenseBackwardM
     const int n_keys = static_cast<int>(std::min<int64_t>(kKeysKept, some_see - j0));
     if (p.bias.data) transpose_bias(call, b, h, i0, n, j0, n_keys, m.bias);
     if (g.grad_bias.data) std::memset(m.grad_bias, 0, static_cast<size_t>(n_keys * kLaneBytes));
-    const uint8_t* apart = call.apart.empty() ? nullptr : &call.apart[part * call.M + j0];
-    const bool masked = p.key_mask.data || j0 + n_keys > all_see || queries_apart ||
-                        (apart && std::any_of(apart, apart + n_keys, [](uint8_t a) { return a != 0; }));
+    const bool masked = p.key_mask.data || j0 + n_keys > all_see || queries_apart;
     if (masked) list_open_lanes(call, b, i0, n, j0, n_keys, open);
     const BackwardKeys keys{call.k.of(part, j0, 2 * call.depth),
                             call.v.of(part, j0, 2 * call.v_depth),
@@ -354,8 +343,8 @@ void backward_block(Tiles& tiles, const BackwardCall& call, const DenseBackwardM
                             kBlock,
                             n_keys};
     const bool whole = some_see <= kKeysKept;
-    masked ? key_chunk<Tiles, kLaneTiles, true>(tiles, call, m, keys, whole, apart, queries_apart, b, h, i0, j0)
-           : key_chunk<Tiles, kLaneTiles, false>(tiles, call, m, keys, whole, nullptr, 0, b, h, i0, j0);
+    masked ? key_chunk<Tiles, kLaneTiles, true>(tiles, call, m, keys, whole, queries_apart, b, h, i0)
+           : key_chunk<Tiles, kLaneTiles, false>(tiles, call, m, keys, whole, 0, b, h, i0);
     if (g.grad_bias.data) add_bias_gradient(call, m.grad_bias, b, h, i0, n, j0, n_keys);
   }
   const __m512 scale[2] = {_mm512_set1_ps(static_cast<float>(p.scale)), _mm512_set1_ps(static_cast<float>(p.scale))};

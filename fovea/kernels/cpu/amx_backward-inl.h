@@ -56,7 +56,8 @@ struct BackwardMemory {
         grad_s_rows(2 * kTileNumbers),
         grad_s_pairs(round_up(std::min<int64_t>(keys, kKeysKept), kBlock) * kBlock) {}
 
-  /// Queries in `apart` add nothing to dK and dV on tiles; see BackwardBlock::add_query.
+  /// Queries in `apart`, whose q or dO is not finite, enter the products over queries as zeros. Keys that see them
+  /// notice by a NaN for a weight or its gradient; only dV misses something, see BackwardBlock::add_query.
   void pack(const BFloat16* const* q_rows, const BFloat16* const* grad_out_rows, int n, uint32_t apart = 0) const {
     const BFloat16 *q_added[kBlock], *grad_out_added[kBlock];
     for (int u = 0; u < n; ++u) {
@@ -116,34 +117,17 @@ class BackwardBlock {
     add_weighted_rows<Tiles, kLaneTiles>(tiles_, keys.k_t, m_.channel_tiles, m_.grad_s_pairs, blocks, m_.grad_q_t);
   }
 
-  /// dV and dK of the last chunk from query u, for rows that the tiles must not touch: weight 0 times NaN is NaN.
-  void add_query(const BackwardKeys& keys, int u, const BFloat16* q, const BFloat16* grad_out) {
+  /// dV of the last chunk from query u, for rows of dO that the tiles must not touch: weight 0 times NaN is NaN.
+  void add_query(const BackwardKeys& keys, int u, const BFloat16* grad_out) {
     alignas(64) float inverse[kRows];
     _mm512_store_ps(inverse, inverse_[u / kRows]);
-    for (int j = 0; j < keys.n; ++j) {
-      if (!(keys.open[j] >> u & 1)) continue;
-      const float p = m_.p[j * kBlock + u] * inverse[u % kRows], grad_s = score_gradient(j, u);
-      for (int64_t c = 0; c < m_.Cv; ++c) keys.grad_v[j * keys.v_step + c] += p * static_cast<float>(grad_out[c]);
-      for (int64_t c = 0; c < m_.C; ++c) keys.grad_k[j * keys.k_step + c] += grad_s * static_cast<float>(q[c]);
-    }
-  }
-
-  /// dQ from key j of the last chunk, likewise.
-  void add_key(const BackwardKeys& keys, int j, const BFloat16* k) {
-    for (int u = 0; u < kLaneTiles * kRows; ++u)
-      for (int64_t c = 0; keys.open[j] >> u & 1 && c < m_.C; ++c)
-        m_.grad_q_t[c * kBlock + u] += score_gradient(j, u) * static_cast<float>(k[c]);
+    for (int j = 0; j < keys.n; ++j)
+      for (int64_t c = 0; keys.open[j] >> u & 1 && c < m_.Cv; ++c)
+        keys.grad_v[j * keys.v_step + c] +=
+            m_.p[j * kBlock + u] * inverse[u % kRows] * static_cast<float>(grad_out[c]);
   }
 
  private:
-  // dS of (key j, query u) of the last chunk, rounded.
-  float score_gradient(int j, int u) const {
-    BFloat16 rounded;
-    rounded.bits = m_.grad_s_pairs[(j / kBlock * 2 + u / kRows) * kTileNumbers + j % kBlock / 2 * kBlock +
-                                   u % kRows * 2 + j % 2];
-    return static_cast<float>(rounded);
-  }
-
   // s_ij = scale <q_i, k_j> + bias_ij;   P_ij = exp(s_ij - lse_i), in place of s. Sums for delta.
   void weigh(const BackwardKeys& keys, int block) {
     const int first = block * kBlock, end = std::min(first + kBlock, keys.n);
