@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "cpu_support.h"
 #include "fovea/core/isa.h"
 #include "fovea/kernels/cpu/amx.h"
-#include "cpu_support.h"
 #include "problems.h"
 
 namespace fovea::kernels {
@@ -57,11 +57,11 @@ bool equal_bits(const std::vector<T>& a, const std::vector<T>& b) {
 /// Error bounds of a bfloat16 path. Forward: weights are rounded to bfloat16 (relative error at most kBf16 each) and
 /// divided by their rounded sum, so that
 ///   |out - exact| <= sum_j w_j kBf16 |v_j - out| <= 2 kBf16 max|v|, and rounding the result adds kBf16 |out|.
-/// The float parts (exp2 3e-6, sums) vanish beside that: 1 % is left for them. On average a rounding errs by 1.7e-3, and
-/// roundings are independent: weights and result together 2.3e-3 of the root mean square; 3e-3 leaves room for chance.
-/// Gradients: weights or their gradients are rounded once, the result once, so the same holds, but their sums may
-/// cancel: 4e-3. Where few numbers leave one unlucky rounding a say, 8 kBf16. lse and the bias gradient sum what was
-/// not rounded.
+/// The float parts (exp2 3e-6, sums) vanish beside that: 1 % is left for them. On average a rounding errs by 1.7e-3,
+/// and roundings are independent: weights and result together 2.3e-3 of the root mean square; 3e-3 leaves room for
+/// chance. Gradients: weights or their gradients are rounded once, the result once, so the same holds, but their sums
+/// may cancel: 4e-3. Where few numbers leave one unlucky rounding a say, 8 kBf16. lse and the bias gradient sum what
+/// was not rounded.
 constexpr double kRms = 3e-3, kGradientRms = 4e-3, kFewRms = 8 * kBf16, kFloat = 1e-5, kBiasGradient = 2e-5;
 
 inline double rms_bound(const std::vector<double>& exact, double usual) {
@@ -80,7 +80,8 @@ inline double worst_difference(const std::vector<double>& a, const std::vector<d
 class GuardedBf16 {
  public:
   GuardedBf16(const std::vector<BFloat16>& values, GuardedMemory::Guard guard)
-      : offset_(guard == GuardedMemory::Guard::kAfter ? values.size() % 2 : 0), memory_(packed(values, offset_), guard) {}
+      : offset_(guard == GuardedMemory::Guard::kAfter ? values.size() % 2 : 0),
+        memory_(packed(values, offset_), guard) {}
   BFloat16* data() const { return reinterpret_cast<BFloat16*>(memory_.data()) + offset_; }
 
  private:

@@ -43,7 +43,8 @@ void expect_close(Bf16WindowProblem& p, double bias_gradient = kBiasGradient) {
       << where;
   for (int which = 0; which < 3; ++which) {
     const std::vector<double> exact = part(p, p.exact.grad_qkv, which);
-    EXPECT_LE(rms_error(part(p, grad, which), exact), rms_bound(exact, kGradientRms)) << "part " << which << " of " << where;
+    EXPECT_LE(rms_error(part(p, grad, which), exact), rms_bound(exact, kGradientRms))
+        << "part " << which << " of " << where;
   }
   EXPECT_LE(relative_error(p.grad_bias_table, p.exact.grad_bias_table), bias_gradient) << where;
   EXPECT_LE(relative_error(p.grad_bias, p.exact.grad_bias), bias_gradient) << where;
@@ -235,7 +236,8 @@ TEST_F(AmxWindowAttention, NeverReadsOrWritesBesideItsTensors) {
       Banded<BFloat16> out(p.out.size()), grad(p.qkv.size()), grad_pad(p.pad_token.size());
       Banded<float> lse(p.lse.size()), grad_table(p.bias_table.size()), grad_bias(p.bias.size());
       g.forward.qkv.data = qkv.data(), g.grad_out.data = upstream.data();
-      if (g.forward.bias_table.data) g.forward.bias_table.data = table.data(), g.grad_bias_table.data = grad_table.data();
+      if (g.forward.bias_table.data)
+        g.forward.bias_table.data = table.data(), g.grad_bias_table.data = grad_table.data();
       if (g.forward.bias.data) g.forward.bias.data = bias.data(), g.grad_bias.data = grad_bias.data();
       if (g.forward.pad_token.data) g.forward.pad_token.data = pad.data(), g.grad_pad_token.data = grad_pad.data();
       g.forward.out.data = out.data(), g.forward.lse.data = lse.data(), g.grad_qkv.data = grad.data();
@@ -268,7 +270,8 @@ TEST_F(AmxWindowAttention, WhatLiesOutsideAQuerysWindowOrRegionNeverReachesIt) {
               std::fill_n(dirty.grad_out.begin() + t * s.C, s.C, BFloat16(NAN));
       run(dirty);
       for (int64_t c = 0; c < s.C; ++c) ASSERT_EQ(dirty.out[query * s.C + c].bits, clean.out[query * s.C + c].bits);
-      for (int64_t c = 0; c < row; ++c) ASSERT_EQ(dirty.grad_qkv[query * row + c].bits, clean.grad_qkv[query * row + c].bits);
+      for (int64_t c = 0; c < row; ++c)
+        ASSERT_EQ(dirty.grad_qkv[query * row + c].bits, clean.grad_qkv[query * row + c].bits);
     }
   }
 }

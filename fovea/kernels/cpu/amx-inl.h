@@ -1,7 +1,7 @@
 #pragma once
 // Vector pieces of the AMX kernels: exp2, log2, transposes, and packing of bfloat16 rows into tiles.
 //   Rows of channels lie anywhere in memory and arrive as pointers; a null pointer is a row of zeros (padding, masked
-//   keys). Four packings serve all products; each fills whole tiles (512 numbers), zeros behind the last row or channel:
+//   keys). Four packings serve all products; each fills whole tiles (512 numbers), with zeros behind the last:
 //     pack_rows         X                 [row tile][depth]    left operand, summed over channels
 //     pack_paired       X^T, paired       [lane tile][depth]   right operand, summed over channels
 //     pack_transposed   X^T               [block][channels]    left operand, summed over 32 rows
@@ -20,9 +20,9 @@
 FOVEA_AVX512_BEGIN
 namespace fovea::kernels::amx {
 
-constexpr int kRows = 16;           // of a tile
-constexpr int kBlock = 32;          // queries of a block, keys of a block: two tiles each; numbers in a tile's row
-constexpr int kTileNumbers = 512;   // bfloat16 numbers of a tile
+constexpr int kRows = 16;          // of a tile
+constexpr int kBlock = 32;         // queries of a block, keys of a block: two tiles each; numbers in a tile's row
+constexpr int kTileNumbers = 512;  // bfloat16 numbers of a tile
 constexpr int64_t kLaneBytes = kBlock * sizeof(float);  // a row of a block of float scores or sums
 constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -169,8 +169,7 @@ inline void pack_paired(const BFloat16* const* rows, int64_t n, int64_t channels
 inline void pack_row_pairs(const BFloat16* const* rows, int64_t n, int64_t channels, uint16_t* to) {
   for (int64_t c = 0; c < channels; c += kRows)
     for (int64_t i = 0; i < kBlock; i += 2, to += kBlock)
-      _mm512_store_si512(
-          to, load_row_pair(i < n ? rows[i] : nullptr, i + 1 < n ? rows[i + 1] : nullptr, c, channels));
+      _mm512_store_si512(to, load_row_pair(i < n ? rows[i] : nullptr, i + 1 < n ? rows[i + 1] : nullptr, c, channels));
 }
 
 /// n rows: blocks_of(n) * channel_tiles tiles. A channel behind the last is zero.
@@ -210,8 +209,7 @@ inline void write_transposed(const float* from, const __m512 (&factor)[2], int n
         x[i] = _mm512_castps_si512(_mm512_mul_ps(factor[u0 / kRows], _mm512_load_ps(from + (c + i) * kBlock + u0)));
       transpose(x);
       for (int i = 0; i < std::min(kRows, n - u0); ++i)
-        _mm256_mask_storeu_epi16(rows[u0 + i] + c, first_lanes(channels - c),
-                                 to_bfloat16(_mm512_castsi512_ps(x[i])));
+        _mm256_mask_storeu_epi16(rows[u0 + i] + c, first_lanes(channels - c), to_bfloat16(_mm512_castsi512_ps(x[i])));
     }
 }
 
@@ -225,7 +223,7 @@ inline void write_row(const float* from, float factor, int64_t channels, BFloat1
 // ------------------------------------------------------------------------------------------------------------ products
 // Each works on 2 x 2 tiles: four accumulators, two left and two right operands are the eight tiles there are.
 
-/// s[32 keys][32 lanes] = keys (pack_rows, one block) times lanes (pack_paired). With kLaneTiles = 1 the first 16 lanes.
+/// s[32 keys][32 lanes] = keys (pack_rows, one block) times lanes (pack_paired). kLaneTiles = 1: the first 16 lanes.
 template <class Tiles, int kLaneTiles>
 void score_block(Tiles& t, const uint16_t* keys, const uint16_t* lanes, int64_t depth, float* s) {
   t.template zero<0>(), t.template zero<1>();

@@ -1,13 +1,13 @@
 // Dense attention in bfloat16 on AMX tiles: amx_forward-inl.h and amx_backward-inl.h hold the tiles, this file feeds
 // them.
 //   All keys and values of a call are packed into tiles first, once for all heads and queries that share them (as large
-//   as K and V themselves; backward one more copy of K). Then a block of 32 queries of one head is a piece of work; keys
-//   stream past it in chunks, always with the running maximum. Bias is transposed chunk by chunk. Masked keys are packed
-//   as zeros and closed for all lanes; causal: chunks behind the last query's diagonal are not computed, a chunk that
-//   the diagonal crosses closes lanes key by key, and rows that hold a NaN or an infinity, which 0 does not cancel, are
-//   zeros in the products that sum over them and are added by hand to the lanes that see them, if weights do not say all.
-//   Backward: a piece of work is a segment of queries of one key head; its dK and dV are float sums of its own, added in
-//   segment order at the end. All splits depend on the shapes alone, hence the same bits for any number of threads.
+//   as K and V themselves; backward one more copy of K). Then a block of 32 queries of one head is a piece of work;
+//   keys stream past it in chunks, always with the running maximum; bias is transposed chunk by chunk. Masked keys are
+//   packed as zeros and closed for all lanes. Causal: chunks behind the last query's diagonal are not computed, a chunk
+//   that the diagonal crosses closes lanes key by key. Rows that hold a NaN or an infinity, which 0 does not cancel,
+//   are then zeros in the products that sum over them, and are added by hand to the lanes that see them.
+//   Backward: a piece of work is a segment of queries of one key head; its dK and dV are float sums of its own, added
+//   in segment order at the end. All splits depend on the shapes alone, hence the same bits for any number of threads.
 #if defined(__x86_64__)
 #include <algorithm>
 #include <vector>
@@ -88,9 +88,10 @@ void transpose_bias(const Call& call, int64_t b, int64_t h, int64_t i0, int n, i
       __m512i x[16];
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i)
-        x[i] = u + i < n ? _mm512_castps_si512(_mm512_mul_ps(
-                               _mm512_set1_ps(kLog2e), _mm512_maskz_loadu_ps(first_lanes(keys - j), from + (u + i) * si + j)))
-                         : _mm512_setzero_si512();
+        x[i] = u + i < n
+                   ? _mm512_castps_si512(_mm512_mul_ps(
+                         _mm512_set1_ps(kLog2e), _mm512_maskz_loadu_ps(first_lanes(keys - j), from + (u + i) * si + j)))
+                   : _mm512_setzero_si512();
       transpose(x);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) _mm512_store_si512(bias + (j + i) * kBlock + u, x[i]);
@@ -141,8 +142,12 @@ void forward_block(Tiles& tiles, const ForwardCall& call, const ForwardMemory& m
   for (int64_t j0 = 0; j0 < some_see; j0 += kChunk) {
     const int keys = static_cast<int>(std::min<int64_t>(kChunk, some_see - j0));
     if (p.bias.data) transpose_bias(call, b, h, i0, n, j0, keys, bias);
-    const ForwardKeys chunk{call.k.of(part, j0, 2 * call.depth), call.values.of(part, j0, call.channel_tiles), bias,
-                            p.bias.data ? kBlock : 0, open, keys};
+    const ForwardKeys chunk{call.k.of(part, j0, 2 * call.depth),
+                            call.values.of(part, j0, call.channel_tiles),
+                            bias,
+                            p.bias.data ? kBlock : 0,
+                            open,
+                            keys};
     if (!p.key_mask.data && j0 + keys <= all_see) {
       block.template add<true, false>(chunk);
       for (uint32_t& lanes : open) lanes = ~0u;
@@ -264,8 +269,7 @@ void add_bias_gradient(const BackwardCall& call, const float* grad_s, int64_t b,
         for (int i = 0; i < std::min(kRows, n - u); ++i) {
           float* row = to + (u + i) * si + j;
           const __mmask16 some = first_lanes(keys - j);
-          _mm512_mask_storeu_ps(row, some,
-                                _mm512_add_ps(_mm512_castsi512_ps(x[i]), _mm512_maskz_loadu_ps(some, row)));
+          _mm512_mask_storeu_ps(row, some, _mm512_add_ps(_mm512_castsi512_ps(x[i]), _mm512_maskz_loadu_ps(some, row)));
         }
       }
     return;
@@ -362,7 +366,8 @@ void backward_items(const BackwardCall& call, int64_t begin, int64_t end) {
     const int64_t first = segment * call.segment_blocks * kBlock;
     const int64_t last = std::min(call.N, first + call.segment_blocks * kBlock);
     for (int64_t bb = call.sums_batch ? 0 : b; bb < (call.sums_batch ? call.B : b + 1); ++bb)
-      for (int64_t h = call.sums_heads ? 0 : hk * call.group; h < (call.sums_heads ? call.H : (hk + 1) * call.group); ++h)
+      for (int64_t h = call.sums_heads ? 0 : hk * call.group; h < (call.sums_heads ? call.H : (hk + 1) * call.group);
+           ++h)
         for (int64_t i0 = first; i0 < last; i0 += kBlock) {
           const int n = static_cast<int>(std::min<int64_t>(kBlock, last - i0));
           n > kRows ? backward_block<Tiles, 2>(tiles, call, m, bb, h, segment, i0, n)
@@ -398,8 +403,7 @@ namespace fovea::kernels::amx {
 
 void attention_forward(const AttentionParams<BFloat16>& p, const ParallelFor& parallel, TileUnit unit) {
   ForwardCall call(p);
-  parallel(call.B * call.Hk * call.key_blocks, 1,
-           [&call](int64_t begin, int64_t end) { pack_keys(call, begin, end); });
+  parallel(call.B * call.Hk * call.key_blocks, 1, [&call](int64_t begin, int64_t end) { pack_keys(call, begin, end); });
   const auto items = unit == TileUnit::kHardware ? forward_items<HardwareTiles> : forward_items<EmulatedTiles>;
   parallel(call.B * call.H * call.query_blocks, 1, [&](int64_t begin, int64_t end) { items(call, begin, end); });
 }

@@ -2,8 +2,8 @@
 // Backward tiles of the AMX kernels: a block of up to 32 queries against up to kKeysKept keys at a time.
 //   Lanes are queries, as in the forward pass, and S^T is recomputed the same way. Per chunk of keys:
 //     1. S^T = K Q^T, dP^T = V dO^T to memory; P^T = 2^(scale s + bias - lse) in float, and each lane's sums of P, P dP
-//     2. dS^T = P (dP - delta) in float, added to the bias gradient as it is; P and dS rounded to bfloat16 as rows of 32
-//        queries: dV += P^T dO, dK += dS^T Q, in float memory, a block of 32 keys at a time
+//     2. dS^T = P (dP - delta) in float, added to the bias gradient as it is; P and dS rounded to bfloat16, in rows of
+//        32 queries: dV += P^T dO, dK += dS^T Q, in float memory, a block of 32 keys at a time
 //     3. dQ^T += K^T dS^T over all keys of the chunk, dS paired; the accumulators stay in tiles
 //   If the chunk holds all keys of the queries, delta = sum P dP / sum P and P is divided by its sum: both then come
 //   from the numbers they are compared with, and neither lse's nor the output's roundings show. Otherwise delta =
@@ -111,8 +111,7 @@ class BackwardBlock {
       const int64_t first = b * kBlock;
       add_to_keys(tiles_, m_.p_rows, m_.grad_out_pairs, m_.v_channel_tiles, keys.grad_v + first * keys.v_step,
                   keys.v_step);
-      add_to_keys(tiles_, m_.grad_s_rows, m_.q_pairs, m_.channel_tiles, keys.grad_k + first * keys.k_step,
-                  keys.k_step);
+      add_to_keys(tiles_, m_.grad_s_rows, m_.q_pairs, m_.channel_tiles, keys.grad_k + first * keys.k_step, keys.k_step);
     }
     add_weighted_rows<Tiles, kLaneTiles>(tiles_, keys.k_t, m_.channel_tiles, m_.grad_s_pairs, blocks, m_.grad_q_t);
   }
@@ -123,8 +122,7 @@ class BackwardBlock {
     _mm512_store_ps(inverse, inverse_[u / kRows]);
     for (int j = 0; j < keys.n; ++j)
       for (int64_t c = 0; keys.open[j] >> u & 1 && c < m_.Cv; ++c)
-        keys.grad_v[j * keys.v_step + c] +=
-            m_.p[j * kBlock + u] * inverse[u % kRows] * static_cast<float>(grad_out[c]);
+        keys.grad_v[j * keys.v_step + c] += m_.p[j * kBlock + u] * inverse[u % kRows] * static_cast<float>(grad_out[c]);
   }
 
  private:

@@ -15,9 +15,9 @@
 FOVEA_AVX512_BEGIN
 namespace fovea::kernels::amx {
 
-constexpr int kChunk = 128;         // keys between two passes over the output
-constexpr float kSafeScore = 100;   // |score| below this, in log2 units, needs no maximum: 2^100 * 2^24 keys < FLT_MAX
-constexpr float kLazyGrowth = 16;   // the running maximum may be exceeded by 2^16 before sums are rescaled
+constexpr int kChunk = 128;        // keys between two passes over the output
+constexpr float kSafeScore = 100;  // |score| below this, in log2 units, needs no maximum: 2^100 * 2^24 keys < FLT_MAX
+constexpr float kLazyGrowth = 16;  // the running maximum may be exceeded by 2^16 before sums are rescaled
 
 /// Up to kChunk keys as the tiles want them.
 struct ForwardKeys {
@@ -83,13 +83,12 @@ class ForwardBlock {
     add_weighted_rows<Tiles, kLaneTiles>(tiles_, keys.values, m_.channel_tiles, m_.p, blocks, m_.out_t);
   }
 
-  /// Adds the value of key j of the last chunk to the lanes that see it: for rows that the tiles must not touch, because
-  /// weight 0 times NaN is NaN.
+  /// Adds the value of key j of the last chunk to the lanes that see it: for rows that the tiles must not touch,
+  /// because weight 0 times NaN is NaN.
   void add_value(int j, uint32_t lanes, const BFloat16* v, int64_t Cv) {
     for (int l = 0; l < kLaneTiles; ++l) {
       const auto open = static_cast<__mmask16>(lanes >> (l * kRows));
-      const __m512i pairs =
-          _mm512_load_si512(m_.p + (j / kBlock * 2 + l) * kTileNumbers + j % kBlock / 2 * kBlock);
+      const __m512i pairs = _mm512_load_si512(m_.p + (j / kBlock * 2 + l) * kTileNumbers + j % kBlock / 2 * kBlock);
       const __m512 p = j % 2 ? high_halves(pairs) : low_halves(pairs);
       for (int64_t c = 0; c < Cv; ++c) {
         float* sum = m_.out_t + c * kBlock + l * kRows;
@@ -122,13 +121,13 @@ class ForwardBlock {
     for (int l = 0; l < kLaneTiles; ++l) {
       __m512 largest = _mm512_set1_ps(std::numeric_limits<float>::lowest());
       for (int j = 0; j < keys.n; ++j) {
-        const __m512 t = biased_score<kMasked>(m_.s + j * kBlock, factor_, keys.bias + j * keys.bias_step,
-                                               keys.open, j, l * kRows);
+        const __m512 t =
+            biased_score<kMasked>(m_.s + j * kBlock, factor_, keys.bias + j * keys.bias_step, keys.open, j, l * kRows);
         _mm512_store_ps(m_.s + j * kBlock + l * kRows, t);
         largest = _mm512_max_ps(largest, t);
       }
-      const __mmask16 grown = _mm512_cmp_ps_mask(
-          largest, _mm512_add_ps(maximum_[l], _mm512_set1_ps(kLazyGrowth)), _CMP_GT_OQ);
+      const __mmask16 grown =
+          _mm512_cmp_ps_mask(largest, _mm512_add_ps(maximum_[l], _mm512_set1_ps(kLazyGrowth)), _CMP_GT_OQ);
       if (!grown) continue;
       const __m512 raised = _mm512_mask_roundscale_ps(maximum_[l], grown, largest, 2);  // ceil
       const __m512 shift = _mm512_sub_ps(maximum_[l], raised);

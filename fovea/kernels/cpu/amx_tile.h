@@ -17,14 +17,16 @@
 
 // What stands between these is compiled for AVX-512, whatever the rest of the file is compiled for. Keep code that the
 // linker may merge with other files' (templates of the standard library) from growing vectors: raw loops only.
+// clang-format off
 #if defined(__clang__)
 #define FOVEA_AVX512_BEGIN \
-  _Pragma("clang attribute push(__attribute__((target(\"avx512f,avx512bw,avx512dq,avx512vl,fma\"))), apply_to = function)")
+  _Pragma("clang attribute push(__attribute__((target(\"avx512f,avx512bw,avx512dq,avx512vl\"))), apply_to = function)")
 #define FOVEA_AVX512_END _Pragma("clang attribute pop")
 #else
 #define FOVEA_AVX512_BEGIN _Pragma("GCC push_options") _Pragma("GCC target(\"avx512f,avx512bw,avx512dq,avx512vl,fma\")")
 #define FOVEA_AVX512_END _Pragma("GCC pop_options")
 #endif
+// clang-format on
 
 FOVEA_AVX512_BEGIN
 namespace fovea::kernels::amx {

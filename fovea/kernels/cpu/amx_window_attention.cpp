@@ -284,11 +284,11 @@ struct GroupKeys {
 };
 
 template <class Tiles, int kLaneTiles>
-void query_block(Tiles& tiles, const Call& call, const WindowMemory& m, const GroupKeys& keys,
-                 const BFloat16* const* q, int n, BFloat16* const* out, float* lse) {
+void query_block(Tiles& tiles, const Call& call, const WindowMemory& m, const GroupKeys& keys, const BFloat16* const* q,
+                 int n, BFloat16* const* out, float* lse) {
   pack_paired(q, n, call.C, m.block.q);
-  const float bound = std::abs(call.factor) *
-                      std::sqrt(largest_query(m.block.q, m.block.depth, kLaneTiles)) * std::sqrt(keys.largest);
+  const float bound =
+      std::abs(call.factor) * std::sqrt(largest_query(m.block.q, m.block.depth, kLaneTiles)) * std::sqrt(keys.largest);
   const bool online = !(bound + keys.bias_bound <= kSafeScore);
   ForwardBlock<Tiles, kLaneTiles> block(tiles, m.block, call.factor);
   for (int64_t j = 0; j < keys.n; j += kChunk) {
@@ -372,12 +372,12 @@ void query_gradients(Tiles& tiles, const BackwardCall& call, const WindowBackwar
                      int64_t keys) {
   BackwardBlock<Tiles, kLaneTiles, false> block(tiles, m.block, call.factor);
   for (int64_t j = 0; j < keys; j += kKeysKept)
-    block.add({m.k + j * m.block.depth * kBlock, m.v + j * m.block.depth * kBlock,
-               m.k_t + j * m.block.channel_tiles * kRows, bias.bias + j * bias.step, bias.step, nullptr,
-               m.grad_k + j * m.step, m.grad_v + j * m.step, m.step, m.step,
-               bias.grad ? bias.grad + j * bias.grad_step : nullptr, bias.grad_step,
-               static_cast<int>(std::min<int64_t>(kKeysKept, keys - j))},
-              /*whole=*/keys <= kKeysKept);
+    block.add(
+        {m.k + j * m.block.depth * kBlock, m.v + j * m.block.depth * kBlock, m.k_t + j * m.block.channel_tiles * kRows,
+         bias.bias + j * bias.step, bias.step, nullptr, m.grad_k + j * m.step, m.grad_v + j * m.step, m.step, m.step,
+         bias.grad ? bias.grad + j * bias.grad_step : nullptr, bias.grad_step,
+         static_cast<int>(std::min<int64_t>(kKeysKept, keys - j))},
+        /*whole=*/keys <= kKeysKept);
 }
 
 // All gradients of one group of one window and head.
