@@ -314,18 +314,19 @@ void backward_block(Tiles& tiles, const BackwardCall& call, const DenseBackwardM
   const BFloat16 *q[kBlock], *grad_out[kBlock];
   BFloat16* grad_q[kBlock];
   uint32_t queries_apart = 0;
+  const int64_t all_see = call.open_keys(i0), some_see = call.open_keys(i0 + n - 1);
+  const bool whole = some_see <= kKeysKept;
   for (int u = 0; u < kBlock; ++u) {
     m.block.lse[u] = kNoWeight, m.block.delta[u] = 0;
     if (u >= n) continue;
     q[u] = row_of(p.q, b, h, i0 + u), grad_out[u] = row_of(g.grad_out, b, h, i0 + u);
     grad_q[u] = row_of(g.grad_q, b, h, i0 + u);
-    m.block.delta[u] = dot_rows(grad_out[u], row_of(p.out, b, h, i0 + u), call.Cv);
+    if (!whole) m.block.delta[u] = dot_rows(grad_out[u], row_of(p.out, b, h, i0 + u), call.Cv);
     const float lse = p.lse(b, h, i0 + u);
     if (lse != -kInfinity) m.block.lse[u] = lse * kLog2e;
     if (p.causal && (has_non_finite(q[u], call.C) || has_non_finite(grad_out[u], call.Cv))) queries_apart |= 1u << u;
   }
   m.block.pack(q, grad_out, n, queries_apart);
-  const int64_t all_see = call.open_keys(i0), some_see = call.open_keys(i0 + n - 1);
   uint32_t open[kKeysKept];
   for (int64_t j0 = 0; j0 < some_see; j0 += kKeysKept) {
     const int n_keys = static_cast<int>(std::min<int64_t>(kKeysKept, some_see - j0));
@@ -346,7 +347,6 @@ void backward_block(Tiles& tiles, const BackwardCall& call, const DenseBackwardM
                             g.grad_bias.data ? static_cast<float*>(m.grad_bias) : nullptr,
                             kBlock,
                             n_keys};
-    const bool whole = some_see <= kKeysKept;
     masked ? key_chunk<Tiles, kLaneTiles, true>(tiles, call, m, keys, whole, queries_apart, b, h, i0)
            : key_chunk<Tiles, kLaneTiles, false>(tiles, call, m, keys, whole, 0, b, h, i0);
     if (g.grad_bias.data) add_bias_gradient(call, m.grad_bias, b, h, i0, n, j0, n_keys);

@@ -32,9 +32,9 @@ struct BackwardKeys {
 struct BackwardMemory {
   int64_t C, Cv, depth, v_depth, channel_tiles, v_channel_tiles;
   Aligned<uint16_t> q, grad_out, q_pairs, grad_out_pairs;  // pack_paired twice, pack_row_pairs twice
-  Aligned<float> lse, delta;                               // a lane a query; lse in log2 units
-  Aligned<float> p, grad_p, grad_q_t;                      // [keys][32] twice, [channels][32]
-  Aligned<uint16_t> p_rows, grad_s_rows, grad_s_pairs;     // of a block of keys twice; of all keys
+  Aligned<float> lse, delta;  // a lane a query; lse in log2 units; delta only where keys come in several chunks
+  Aligned<float> p, grad_p, grad_q_t;                   // [keys][32] twice, [channels][32]
+  Aligned<uint16_t> p_rows, grad_s_rows, grad_s_pairs;  // of a block of keys twice; of all keys
 
   BackwardMemory(int64_t channels, int64_t value_channels, int64_t keys)
       : C(channels),
@@ -128,20 +128,23 @@ class BackwardBlock {
  private:
   // s_ij = scale <q_i, k_j> + bias_ij;   P_ij = exp(s_ij - lse_i), in place of s. Sums for delta.
   void weigh(const BackwardKeys& keys, int block) {
-    const int first = block * kBlock, end = std::min(first + kBlock, keys.n);
+    const int64_t first = block * kBlock, step = keys.bias_step;
+    const int n = static_cast<int>(std::min<int64_t>(kBlock, keys.n - first));
+    const __m512 factor = factor_;
     for (int l = 0; l < kLaneTiles; ++l) {
       const __m512 lse = _mm512_load_ps(m_.lse + l * kRows);
+      const float *bias = keys.bias + first * step + l * kRows, *grad_p_in = m_.grad_p + first * kBlock + l * kRows;
+      const uint32_t* open = kMasked ? keys.open + first : nullptr;
+      float* p_out = m_.p + first * kBlock + l * kRows;
       __m512 sum_p = sum_p_[l], sum_pd = sum_pd_[l];
-      for (int j = first; j < end; ++j) {
-        float* at = m_.p + j * kBlock + l * kRows;
-        const __m512 bias = _mm512_loadu_ps(keys.bias + j * keys.bias_step + l * kRows);
-        __m512 p = exp2(_mm512_sub_ps(_mm512_fmadd_ps(_mm512_load_ps(at), factor_, bias), lse));
-        __m512 grad_p = _mm512_load_ps(m_.grad_p + j * kBlock + l * kRows);
+      for (int j = 0; j < n; ++j, bias += step) {
+        const __m512 t = _mm512_fmadd_ps(_mm512_load_ps(p_out + j * kBlock), factor, _mm512_loadu_ps(bias));
+        __m512 p = exp2(_mm512_sub_ps(t, lse)), grad_p = _mm512_load_ps(grad_p_in + j * kBlock);
         if (kMasked) {  // what a query does not see may be NaN
-          const auto open = static_cast<__mmask16>(keys.open[j] >> (l * kRows));
-          p = _mm512_maskz_mov_ps(open, p), grad_p = _mm512_maskz_mov_ps(open, grad_p);
+          const auto seen = static_cast<__mmask16>(open[j] >> (l * kRows));
+          p = _mm512_maskz_mov_ps(seen, p), grad_p = _mm512_maskz_mov_ps(seen, grad_p);
         }
-        _mm512_store_ps(at, p);
+        _mm512_store_ps(p_out + j * kBlock, p);
         sum_p = _mm512_add_ps(sum_p, p), sum_pd = _mm512_fmadd_ps(p, grad_p, sum_pd);
       }
       sum_p_[l] = sum_p, sum_pd_[l] = sum_pd;
@@ -149,37 +152,40 @@ class BackwardBlock {
   }
 
   // out_i = sum_j P_ij v_j   =>   dP_ij = <dO_i, v_j>,   dS_ij = P_ij (dP_ij - delta_i)
-  struct Row {
-    __m512 p[2], grad_s[2];
-  };
-  Row gradient_row(const BackwardKeys& keys, int j) const {
-    Row row{};
-    if (j >= keys.n) return row;
-    for (int l = 0; l < kLaneTiles; ++l) {
-      const auto open = static_cast<__mmask16>(kMasked ? keys.open[j] >> (l * kRows) : 0xffff);
-      row.p[l] = _mm512_maskz_mul_ps(open, _mm512_load_ps(m_.p + j * kBlock + l * kRows), inverse_[l]);
-      const __m512 grad_p = _mm512_load_ps(m_.grad_p + j * kBlock + l * kRows);
-      row.grad_s[l] = _mm512_maskz_mul_ps(open, row.p[l], _mm512_sub_ps(grad_p, delta_[l]));
-      if (keys.grad_bias) {
-        float* sum = keys.grad_bias + j * keys.grad_bias_step + l * kRows;
-        _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), row.grad_s[l]));
-      }
-    }
-    return row;
-  }
-
-  // P and dS of a block of keys as the three products want them.
+  // P and dS of a block of keys as the three products want them. What is loaded in the loop is named before it, or the
+  // stores would make the compiler load pointers again and again.
   void round_block(const BackwardKeys& keys, int block) {
-    uint16_t* pairs = m_.grad_s_pairs + block * 2 * kTileNumbers;
+    const int64_t first = block * kBlock, bias_step = keys.grad_bias_step;
+    const int n = static_cast<int>(std::min<int64_t>(kBlock, keys.n - first));
+    const float *p_in = m_.p + first * kBlock, *grad_p = m_.grad_p + first * kBlock;
+    const uint32_t* open = kMasked ? keys.open + first : nullptr;
+    float* grad_bias = keys.grad_bias ? keys.grad_bias + first * bias_step : nullptr;
+    uint16_t *p_rows = m_.p_rows, *rows = m_.grad_s_rows, *pairs = m_.grad_s_pairs + block * 2 * kTileNumbers;
+    __m512 inverse[2], delta[2];
+#pragma GCC unroll 2
+    for (int l = 0; l < kLaneTiles; ++l) inverse[l] = inverse_[l], delta[l] = delta_[l];
     for (int r = 0; r < kBlock; r += 2) {
-      const Row even = gradient_row(keys, block * kBlock + r), odd = gradient_row(keys, block * kBlock + r + 1);
-      _mm512_store_si512(m_.p_rows + r * kBlock, Tiles::round_both(even.p[0], even.p[1]));
-      _mm512_store_si512(m_.p_rows + (r + 1) * kBlock, Tiles::round_both(odd.p[0], odd.p[1]));
-      _mm512_store_si512(m_.grad_s_rows + r * kBlock, Tiles::round_both(even.grad_s[0], even.grad_s[1]));
-      _mm512_store_si512(m_.grad_s_rows + (r + 1) * kBlock, Tiles::round_both(odd.grad_s[0], odd.grad_s[1]));
+      __m512 p[2][2] = {}, grad_s[2][2] = {};
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const int j = r + half;
+#pragma GCC unroll 2
+        for (int l = 0; l < kLaneTiles && j < n; ++l) {
+          const int64_t at = j * kBlock + l * kRows;
+          const auto seen = static_cast<__mmask16>(kMasked ? open[j] >> (l * kRows) : 0xffff);
+          p[half][l] = _mm512_maskz_mul_ps(seen, _mm512_load_ps(p_in + at), inverse[l]);
+          grad_s[half][l] = _mm512_maskz_mul_ps(seen, p[half][l], _mm512_sub_ps(_mm512_load_ps(grad_p + at), delta[l]));
+          if (!grad_bias) continue;
+          float* sum = grad_bias + j * bias_step + l * kRows;
+          _mm512_storeu_ps(sum, _mm512_add_ps(_mm512_loadu_ps(sum), grad_s[half][l]));
+        }
+        _mm512_store_si512(p_rows + j * kBlock, Tiles::round_both(p[half][0], p[half][1]));
+        _mm512_store_si512(rows + j * kBlock, Tiles::round_both(grad_s[half][0], grad_s[half][1]));
+      }
+#pragma GCC unroll 2
       for (int l = 0; l < kLaneTiles; ++l)
         _mm512_store_si512(pairs + l * kTileNumbers + r / 2 * kBlock,
-                           interleave(Tiles::round_both(even.grad_s[l], odd.grad_s[l])));
+                           interleave(Tiles::round_both(grad_s[0][l], grad_s[1][l])));
     }
   }
 

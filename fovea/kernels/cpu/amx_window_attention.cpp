@@ -1,12 +1,12 @@
 // Windowed attention in bfloat16 on AMX tiles: amx_forward-inl.h and amx_backward-inl.h hold the tiles, this file feeds
 // them.
 //   Work is cut into (head, chunk of windows of one class), as in window_attention.cpp: head and class vary slowest, so
-//   that a thread builds the bias of (head, class) once, [keys][lanes of queries] in float and log2 units, and streams
-//   windows past it. Per window and group of positions that attend to each other, a list of row pointers is all that
-//   partition, roll and padding amount to; K and V are packed into tiles once, queries 32 at a time, and results go
-//   straight to their tokens.
-//   Bias gradient: one float tile a chunk, folded into a double partial sum of the chunk; partial sums are added in
-//   chunk order. Chunks depend on the shapes alone, hence the same bits for any number of threads.
+//   that a thread builds the bias of (head, class) once, [query block][keys][32 lanes] in float and log2 units, which
+//   is the order it is read in, and streams windows past it. Per window and group of positions that attend to each
+//   other, a list of row pointers is all that partition, roll and padding amount to; K and V are packed into tiles
+//   once, queries 32 at a time, and results go straight to their tokens. Bias gradient: one float tile a chunk, folded
+//   into a double partial sum of the chunk; partial sums are added in chunk order. Chunks depend on the shapes alone,
+//   hence the same bits for any number of threads.
 #if defined(__x86_64__)
 #include <algorithm>
 #include <vector>
@@ -26,10 +26,13 @@ using cpu::WindowClass;
 using cpu::WindowGroup;
 using cpu::WindowPlan;
 
-// Offset of a flat token index in a tensor with any Z, Y, X strides.
+// Offset of a flat token index in a tensor with any Z, Y, X strides; no divisions where they are as of one long axis.
 struct TokenOffset {
   int64_t z, y, x, Y, X;
-  int64_t operator()(int64_t t) const { return t / (Y * X) * z + t / X % Y * y + t % X * x; }
+  bool merged;
+  TokenOffset(const Triple& grid, int64_t sz, int64_t sy, int64_t sx)
+      : z(sz), y(sy), x(sx), Y(grid[1]), X(grid[2]), merged(sy == X * sx && sz == Y * sy) {}
+  int64_t operator()(int64_t t) const { return merged ? t * x : t / (Y * X) * z + t / X % Y * y + t % X * x; }
 };
 
 struct Call {
@@ -47,9 +50,9 @@ struct Call {
       : p(params),
         plan(grid, p.window, p.shift, !p.mask_value, p.pad_token.data != nullptr),
         linear(plan.n),
-        in{p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3], grid[1], grid[2]},
-        out{p.out.stride[1], p.out.stride[2], p.out.stride[3], grid[1], grid[2]},
-        lse{p.lse.stride[2], p.lse.stride[3], p.lse.stride[4], grid[1], grid[2]} {
+        in(grid, p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3]),
+        out(grid, p.out.stride[1], p.out.stride[2], p.out.stride[3]),
+        lse(grid, p.lse.stride[2], p.lse.stride[3], p.lse.stride[4]) {
     const int64_t wy = p.window[1], wx = p.window[2];
     for (int64_t i = 0; i < plan.n; ++i)
       linear[i] = static_cast<int32_t>((i / (wy * wx) * (2 * wy - 1) + i / wx % wy) * (2 * wx - 1) + i % wx);
@@ -72,8 +75,7 @@ bool has_tile(const Call& call, const WindowClass& c) {
           std::any_of(c.region.begin(), c.region.end(), [&](int32_t r) { return r != c.region[0]; }));
 }
 
-int64_t tile_lanes(const WindowGroup& g) { return round_up(g.queries, kBlock); }
-int64_t tile_size(const WindowGroup& g) { return g.keys() * tile_lanes(g); }
+int64_t tile_size(const WindowGroup& g) { return g.keys() * round_up(g.queries, kBlock); }
 
 // Floats of all tiles of the largest class; at least a row of zeros.
 int64_t tile_memory(const Call& call) {
@@ -83,37 +85,37 @@ int64_t tile_memory(const Call& call) {
     for (const WindowGroup& g : c.groups) sum += tile_size(g);
     most = std::max(most, sum);
   }
-  return most + round_up(call.plan.n, kBlock);
+  return most + kBlock;
 }
 
-// Bias of all (key, query) of the group in log2 units, 0 for lanes behind the last query. `column` is that of the head
+// Bias of all (query, key) of the group in log2 units, 0 for lanes behind the last query. `column` is that of the head
 // in bias_table. Returns the largest |score| that bias and mask can add (a large negative mask adds none).
 float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, int64_t h, const float* column,
                  float* tile) {
   const auto& p = call.p;
-  const int64_t lanes = tile_lanes(g);
   if (!has_tile(call, c)) {
-    std::fill(tile, tile + lanes, 0.f);
+    std::fill(tile, tile + kBlock, 0.f);
     return 0;
   }
   const float mask = p.mask_value ? static_cast<float>(*p.mask_value) * kLog2e : 0;
   float largest = 0;
-  for (int64_t j = 0; j < g.keys(); ++j) {
-    float* row = tile + j * lanes;
-    const int32_t key = g.position[j];
-    if (p.bias_table.data) {
-      const float* middle = column + call.centre - call.linear[key];
-      for (int64_t i = 0; i < g.queries; ++i) row[i] = middle[call.linear[g.position[i]]] * kLog2e;
-    } else if (p.bias.data) {
-      const float* from = p.bias.data + h * p.bias.stride[0] + key * p.bias.stride[2];
-      for (int64_t i = 0; i < g.queries; ++i) row[i] = from[g.position[i] * p.bias.stride[1]] * kLog2e;
-    } else {
-      std::fill(row, row + g.queries, 0.f);
+  for (int64_t i0 = 0; i0 < g.queries; i0 += kBlock) {
+    const int64_t n = std::min<int64_t>(kBlock, g.queries - i0);
+    const int32_t* query = g.position.data() + i0;
+    for (int64_t j = 0; j < g.keys(); ++j, tile += kBlock) {
+      const int32_t key = g.position[j];
+      std::fill(tile, tile + kBlock, 0.f);
+      if (p.bias_table.data) {
+        const float* middle = column + call.centre - call.linear[key];
+        for (int64_t u = 0; u < n; ++u) tile[u] = middle[call.linear[query[u]]] * kLog2e;
+      } else if (p.bias.data) {
+        const float* from = p.bias.data + h * p.bias.stride[0] + key * p.bias.stride[2];
+        for (int64_t u = 0; u < n; ++u) tile[u] = from[query[u] * p.bias.stride[1]] * kLog2e;
+      }
+      for (int64_t u = 0; u < n; ++u) largest = std::abs(tile[u]) <= largest ? largest : std::abs(tile[u]);
+      if (p.mask_value)
+        for (int64_t u = 0; u < n; ++u) tile[u] += c.region[query[u]] == c.region[key] ? 0.f : mask;
     }
-    for (int64_t i = 0; i < g.queries; ++i) largest = std::abs(row[i]) <= largest ? largest : std::abs(row[i]);
-    if (p.mask_value)
-      for (int64_t i = 0; i < g.queries; ++i) row[i] += c.region[g.position[i]] == c.region[key] ? 0.f : mask;
-    std::fill(row + g.queries, row + lanes, 0.f);
   }
   return largest + std::max(mask, 0.f);
 }
@@ -139,8 +141,12 @@ class BiasTiles {
     }
   }
   int64_t start(size_t group) const { return start_[group]; }
-  const float* tile(size_t group) const { return memory_ + start_[group]; }
-  int64_t step(const WindowGroup& g) const { return tiled_ ? tile_lanes(g) : 0; }
+  // Rows of the block of queries from i on.
+  const float* tile(size_t group, int64_t i) const {
+    const WindowGroup& g = call_.plan.classes[class_].groups[group];
+    return memory_ + start_[group] + (tiled_ ? i * g.keys() : 0);
+  }
+  int64_t step() const { return tiled_ ? kBlock : 0; }
   float bound(size_t group) const { return bound_[group]; }
 
  private:
@@ -181,8 +187,8 @@ struct BackwardCall : Call {
   explicit BackwardCall(const WindowAttentionBackwardParams<BFloat16>& params)
       : Call(params.forward),
         g(params),
-        grad_in{g.grad_qkv.stride[1], g.grad_qkv.stride[2], g.grad_qkv.stride[3], grid[1], grid[2]},
-        grad_out{g.grad_out.stride[1], g.grad_out.stride[2], g.grad_out.stride[3], grid[1], grid[2]},
+        grad_in(grid, g.grad_qkv.stride[1], g.grad_qkv.stride[2], g.grad_qkv.stride[3]),
+        grad_out(grid, g.grad_out.stride[1], g.grad_out.stride[2], g.grad_out.stride[3]),
         bias_wanted(g.grad_bias_table.data || g.grad_bias.data) {
     // Enough chunks to share out, few enough that their partial sums stay small beside the tensors.
     const int64_t pairs = B * static_cast<int64_t>(plan.token.size()) / plan.n;
@@ -196,15 +202,18 @@ struct BackwardCall : Call {
 
 // Adds the group's float tile to the chunk's double sum and clears it.
 void fold_tile(const BackwardCall& call, const WindowGroup& g, float* tile, double* sum) {
-  const int64_t lanes = tile_lanes(g);
-  for (int64_t j = 0; j < g.keys(); ++j) {
-    const float* row = tile + j * lanes;
-    const int32_t key = g.position[j];
-    if (call.g.grad_bias_table.data) {
-      double* to = sum + call.centre - call.linear[key];
-      for (int64_t i = 0; i < g.queries; ++i) to[call.linear[g.position[i]]] += row[i];
-    } else {
-      for (int64_t i = 0; i < g.queries; ++i) sum[g.position[i] * call.plan.n + key] += row[i];
+  const float* row = tile;
+  for (int64_t i0 = 0; i0 < g.queries; i0 += kBlock) {
+    const int64_t n = std::min<int64_t>(kBlock, g.queries - i0);
+    const int32_t* query = g.position.data() + i0;
+    for (int64_t j = 0; j < g.keys(); ++j, row += kBlock) {
+      const int32_t key = g.position[j];
+      if (call.g.grad_bias_table.data) {
+        double* to = sum + call.centre - call.linear[key];
+        for (int64_t u = 0; u < n; ++u) to[call.linear[query[u]]] += row[u];
+      } else {
+        for (int64_t u = 0; u < n; ++u) sum[query[u] * call.plan.n + key] += row[u];
+      }
     }
   }
   std::fill(tile, tile + tile_size(g), 0.f);
@@ -330,7 +339,7 @@ void forward_items(const Call& call, int64_t begin, int64_t end) {
           const int n = static_cast<int>(std::min<int64_t>(kBlock, g.queries - i));
           BFloat16* out[kBlock];
           for (int u = 0; u < n; ++u) out[u] = call.out_of(b, h) + call.out(token[g.position[i + u]]);
-          const GroupKeys keys{bias.tile(group) + i, bias.step(g), g.keys(), bias.bound(group), largest};
+          const GroupKeys keys{bias.tile(group, i), bias.step(), g.keys(), bias.bound(group), largest};
           float lse[kBlock];
           n > kRows ? query_block<Tiles, 2>(tiles, call, m, keys, rows.q.data() + i, n, out, lse)
                     : query_block<Tiles, 1>(tiles, call, m, keys, rows.q.data() + i, n, out, lse);
@@ -359,23 +368,22 @@ struct WindowBackwardMemory {
         grad_bias(call.bias_wanted ? tile_memory(call) : 0) {}
 };
 
-// The bias of a group's first query and where its gradient goes; a row a key.
-struct GroupBias {
+// The bias of a block of queries and where its gradient goes; a row of 32 lanes a key.
+struct BlockBias {
   const float* bias;
   int64_t step;
   float* grad;  // null: not wanted
-  int64_t grad_step;
 };
 
 template <class Tiles, int kLaneTiles>
-void query_gradients(Tiles& tiles, const BackwardCall& call, const WindowBackwardMemory& m, const GroupBias& bias,
+void query_gradients(Tiles& tiles, const BackwardCall& call, const WindowBackwardMemory& m, const BlockBias& bias,
                      int64_t keys) {
   BackwardBlock<Tiles, kLaneTiles, false> block(tiles, m.block, call.factor);
   for (int64_t j = 0; j < keys; j += kKeysKept)
     block.add(
         {m.k + j * m.block.depth * kBlock, m.v + j * m.block.depth * kBlock, m.k_t + j * m.block.channel_tiles * kRows,
          bias.bias + j * bias.step, bias.step, nullptr, m.grad_k + j * m.step, m.grad_v + j * m.step, m.step, m.step,
-         bias.grad ? bias.grad + j * bias.grad_step : nullptr, bias.grad_step,
+         bias.grad ? bias.grad + j * kBlock : nullptr, kBlock,
          static_cast<int>(std::min<int64_t>(kKeysKept, keys - j))},
         /*whole=*/keys <= kKeysKept);
 }
@@ -383,8 +391,8 @@ void query_gradients(Tiles& tiles, const BackwardCall& call, const WindowBackwar
 // All gradients of one group of one window and head.
 template <class Tiles>
 void backward_group(Tiles& tiles, const BackwardCall& call, const WindowBackwardMemory& m, GroupRows& rows,
-                    const WindowGroup& g, const int32_t* token, int64_t b, int64_t h, const GroupBias& bias,
-                    double* padding_sum) {
+                    const BiasTiles& bias, size_t group, const WindowGroup& g, const int32_t* token, int64_t b,
+                    int64_t h, float* grad_bias, double* padding_sum) {
   const auto& grads = call.g;
   const int64_t C = call.C;
   rows.gather(call, g, token, b, h);
@@ -405,12 +413,12 @@ void backward_group(Tiles& tiles, const BackwardCall& call, const WindowBackward
       if (u >= n) continue;
       const int64_t t = token[g.position[i + u]];
       grad_out[u] = upstream + call.grad_out(t), grad_q[u] = grad + call.grad_in(t);
-      m.block.delta[u] = dot_rows(grad_out[u], call.out_of(b, h) + call.out(t), C);
+      if (g.keys() > kKeysKept) m.block.delta[u] = dot_rows(grad_out[u], call.out_of(b, h) + call.out(t), C);
       const float lse = call.lse_of(b, h)[call.lse(t)];
       if (lse != -kInfinity) m.block.lse[u] = lse * kLog2e;
     }
     m.block.pack(rows.q.data() + i, grad_out, n);
-    const GroupBias here{bias.bias + i, bias.step, bias.grad ? bias.grad + i : nullptr, bias.grad_step};
+    const BlockBias here{bias.tile(group, i), bias.step(), grad_bias ? grad_bias + i * g.keys() : nullptr};
     n > kRows ? query_gradients<Tiles, 2>(tiles, call, m, here, g.keys())
               : query_gradients<Tiles, 1>(tiles, call, m, here, g.keys());
     write_transposed(m.block.grad_q_t, scale, n, C, grad_q);
@@ -443,9 +451,8 @@ void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
     for (size_t group = 0; group < c.groups.size(); ++group) {
       const WindowGroup& g = c.groups[group];
       float* grad = call.bias_wanted ? m.grad_bias + bias.start(group) : nullptr;
-      const GroupBias at{bias.tile(group), bias.step(g), grad, tile_lanes(g)};
       for (int64_t pair = chunk.begin; pair < chunk.end; ++pair) {
-        backward_group(tiles, call, m, rows, g, call.tokens(c, pair), call.batch(c, pair), h, at,
+        backward_group(tiles, call, m, rows, bias, group, g, call.tokens(c, pair), call.batch(c, pair), h, grad,
                        call.padding_sum.empty() ? nullptr : &call.padding_sum[item * 2 * call.C]);
         if (grad && (pair + 1 == chunk.end || (pair - chunk.begin) % kPairsAFold == kPairsAFold - 1))
           fold_tile(call, g, grad, &call.bias_sum[item * call.entries]);
