@@ -48,7 +48,8 @@ void expect_close(Bf16WindowProblem& p, double bias_gradient = kBiasGradient) {
   }
   EXPECT_LE(relative_error(p.grad_bias_table, p.exact.grad_bias_table), bias_gradient) << where;
   EXPECT_LE(relative_error(p.grad_bias, p.exact.grad_bias), bias_gradient) << where;
-  EXPECT_LE(rms_error(from_bf16(p.grad_pad_token), p.exact.grad_pad_token), kFewRms) << where;
+  // A sum over all padded positions: where it cancels, its terms, of size 1, set the scale.
+  EXPECT_LE(rms_error(from_bf16(p.grad_pad_token), p.exact.grad_pad_token, /*floor=*/1), kFewRms) << where;
 }
 
 void expect_same_bits(const Bf16WindowProblem& a, const Bf16WindowProblem& b, const std::string& where) {
