@@ -1,6 +1,7 @@
 // Speed of the attention kernels on one thread: Gs/s = 1e9 scores (query-key pairs times heads) a second of processor
 // time, best of several runs with the instruction sets taking turns, so that clock changes hit all of them.
-//   cmake --build --preset kernels --target fovea_kernels_bench && taskset -c 1 build/kernels/fovea_kernels_bench [ROUNDS] [PART OF A NAME]
+//   cmake --build --preset kernels --target fovea_kernels_bench && taskset -c 1 build/kernels/fovea_kernels_bench
+//   [ROUNDS] [PART OF A NAME]
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -77,8 +78,7 @@ void measure(const char* name, double scores, int rounds, const Forward& forward
 
 void window(int64_t grid, int64_t w, int64_t shift, int64_t H, int64_t C, int rounds) {
   const int64_t tokens = grid * grid * grid, n = w * w * w, table = (2 * w - 1) * (2 * w - 1) * (2 * w - 1);
-  const Floats qkv = normal(tokens * 3 * H * C), bias = normal(table * H),
-                           upstream = normal(tokens * H * C);
+  const Floats qkv = normal(tokens * 3 * H * C), bias = normal(table * H), upstream = normal(tokens * H * C);
   Floats out(upstream.size()), lse(tokens * H), grad(qkv.size()), grad_bias(bias.size());
   WindowAttentionBackwardParams<float> g;
   g.forward.qkv = View<const float, 7>::contiguous(qkv.data(), {1, grid, grid, grid, 3, H, C});

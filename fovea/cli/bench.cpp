@@ -48,7 +48,8 @@ nlohmann::ordered_json to_json(const recipes::BenchReport& report) {
 }
 
 void print_head() {
-  std::printf("%-55s %-5s %9s %9s %7s %7s  %7s %6s %9s\n", "", "", "ours ms", "peer ms", "ratio", "target", "Gs/s", "roof", "error");
+  std::printf("%-55s %-5s %9s %9s %7s %7s  %7s %6s %9s\n", "", "", "ours ms", "peer ms", "ratio", "target", "Gs/s",
+              "roof", "error");
 }
 
 void print_row(const recipes::BenchRow& r) {
@@ -92,20 +93,22 @@ void run(const BenchArguments& a) {
   if (a.common.json)
     std::printf("%s\n", json.dump(2).c_str());
   else
-    std::printf("%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread\n", report.cpu.c_str(), report.isa.c_str(),
-                report.peaks.fma_gflops, report.peaks.read_gb_per_s);
+    std::printf("%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread\n", report.cpu.c_str(),
+                report.isa.c_str(), report.peaks.fma_gflops, report.peaks.read_gb_per_s);
 }
 }  // namespace
 
 void add_bench(CLI::App& program) {
   auto a = std::make_shared<BenchArguments>();
-  CLI::App* command = program.add_subcommand("bench",
+  CLI::App* command = program.add_subcommand(
+      "bench",
       "Example: fovea bench attention window --json\n\n"
       "Times our operators against torch's on the same numbers, in turns in one process on one thread, after checking\n"
       "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.");
   command->add_option("part", a->parts, "attention, window, block or all")->capture_default_str();
   command->add_option("--seconds", a->seconds, "longest time a row, ours and the peer together")
-      ->check(CLI::Range(0.01, 3600.0))->capture_default_str();
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
   command->add_option("-o,--output", a->output, "write OUTPUT.json and a plot, OUTPUT.svg");
   a->common.add_to(*command);
   command->callback([a] { run(*a); });

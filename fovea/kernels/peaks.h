@@ -6,7 +6,7 @@ namespace fovea::kernels {
 /// What one thread of this machine reaches now. Clocks drift by tens of percent within an hour: measure in the run that
 /// is compared with it.
 struct Peaks {
-  double fma_gflops = 0;    // float32 multiply-adds in registers, two operations each
+  double fma_gflops = 0;     // float32 multiply-adds in registers, two operations each
   double read_gb_per_s = 0;  // sums of 256 MiB, 1e9 bytes
 };
 

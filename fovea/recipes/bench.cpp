@@ -54,7 +54,8 @@ BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions option
   BenchReport report{name_of(chosen_isa()), cpu_model(), kernels::measure_peaks(), {}};
   options.peak_gflops = report.peaks.fma_gflops;
   for (const auto& [name, run] : known)
-    if (std::any_of(parts.begin(), parts.end(), [&, &name = name](const std::string& p) { return p == "all" || p == name; }))
+    if (std::any_of(parts.begin(), parts.end(),
+                    [&, &name = name](const std::string& p) { return p == "all" || p == name; }))
       run(options, [&](const BenchRow& row) {
         report.rows.push_back(row);
         if (done) done(row);

@@ -12,10 +12,10 @@ namespace fovea::recipes {
 struct BenchRow {
   std::string name, shape, dtype, peer;
   double ours_best_ms = 0, ours_median_ms = 0, peer_best_ms = 0, peer_median_ms = 0;
-  double ratio = 0;           // peer_best_ms / ours_best_ms
-  double target = 0;          // what the ratio must reach; 0: none
-  double rate = 0;            // of ours: 1e9 scores a second; 0: does not apply
-  double roofline_share = 0;  // of the port roofline at this run's multiply-add peak; 0: does not apply
+  double ratio = 0;                   // peer_best_ms / ours_best_ms
+  double target = 0;                  // what the ratio must reach; 0: none
+  double rate = 0;                    // of ours: 1e9 scores a second; 0: does not apply
+  double roofline_share = 0;          // of the port roofline at this run's multiply-add peak; 0: does not apply
   double error = 0, error_bound = 0;  // of ours against float64, largest difference over largest value
   int64_t workspace_bytes = 0;        // allocated beside inputs and outputs in one run; -1: not measured
 
@@ -30,7 +30,7 @@ struct BenchReport {
 };
 
 struct BenchOptions {
-  double seconds = 3;   // a row, ours and the peer together; 200 runs end it earlier
+  double seconds = 3;      // a row, ours and the peer together; 200 runs end it earlier
   double peak_gflops = 0;  // filled in by run_bench
   uint64_t seed = 0;
 };
@@ -51,8 +51,8 @@ void bench_block(const BenchOptions& options, const BenchDone& done);
 void time_in_turns(BenchRow& row, const BenchOptions& options, const std::function<void()>& ours,
                    const std::function<void()>& peer);
 
-/// Share of the port roofline: 16 float32 scores cost 2C multiply-adds and 10 other vector operations forward, 5C and 13
-/// backward, of which the machine starts as many as multiply-adds.
+/// Share of the port roofline: 16 float32 scores cost 2C multiply-adds and 10 other vector operations forward, 5C and
+/// 13 backward, of which the machine starts as many as multiply-adds.
 double forward_roofline(double peak_gflops, int64_t C);   // 1e9 scores a second
 double backward_roofline(double peak_gflops, int64_t C);  // 1e9 scores a second
 

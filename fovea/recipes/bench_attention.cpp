@@ -1,4 +1,5 @@
-// Attention of many windows against torch's scaled_dot_product_attention: dense tensors, and straight from the qkv volume.
+// Attention of many windows against torch's scaled_dot_product_attention: dense tensors, and straight from the qkv
+// volume.
 #include <torch/torch.h>
 
 #include "fovea/core/process_memory.h"
@@ -16,7 +17,8 @@ enum class Work { kForward, kLearnableBias, kFrozenBias };
 
 struct Case {
   int64_t windows, heads, edge, channels;  // edge^3 tokens a window
-  // Ratios to reach: float32 forward, forward + backward with learnable and with frozen bias; bfloat16 forward, learnable.
+  // Ratios to reach: float32 forward, forward + backward with learnable and with frozen bias; bfloat16 forward,
+  // learnable.
   double forward, learnable, frozen, bf16_forward, bf16_learnable;
 };
 constexpr Case kCases[] = {
@@ -28,17 +30,23 @@ constexpr Case kCases[] = {
 
 const char* name_of(Work work) {
   switch (work) {
-    case Work::kForward: return "forward";
-    case Work::kLearnableBias: return "forward + backward, learnable bias";
-    default: return "forward + backward, frozen bias";
+    case Work::kForward:
+      return "forward";
+    case Work::kLearnableBias:
+      return "forward + backward, learnable bias";
+    default:
+      return "forward + backward, frozen bias";
   }
 }
 
 double target(const Case& c, Work work, bool bf16) {
   switch (work) {
-    case Work::kForward: return bf16 ? c.bf16_forward : c.forward;
-    case Work::kLearnableBias: return bf16 ? c.bf16_learnable : c.learnable;
-    default: return bf16 ? 0 : c.frozen;
+    case Work::kForward:
+      return bf16 ? c.bf16_forward : c.forward;
+    case Work::kLearnableBias:
+      return bf16 ? c.bf16_learnable : c.learnable;
+    default:
+      return bf16 ? 0 : c.frozen;
   }
 }
 
@@ -47,7 +55,8 @@ double error_of(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   double worst = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     const auto exact = b[i].to(torch::kFloat64);
-    const double error = ((a[i].to(torch::kFloat64) - exact).abs().max() / exact.abs().max().clamp_min(1)).item<double>();
+    const double error =
+        ((a[i].to(torch::kFloat64) - exact).abs().max() / exact.abs().max().clamp_min(1)).item<double>();
     worst = error <= worst ? worst : error;  // NaN stays
   }
   return worst;
@@ -104,7 +113,8 @@ void compare(BenchRow row, const Case& c, Work work, const Side& ours, const Sid
   int64_t result_bytes = 0;
   for (const Tensor& t : results) result_bytes += static_cast<int64_t>(t.nbytes());
   row.workspace_bytes = std::max<int64_t>(0, peak_resident_bytes() - before - result_bytes);
-  time_in_turns(row, options, [&] { ours.run(work); }, [&] { peer.run(work); });
+  time_in_turns(
+      row, options, [&] { ours.run(work); }, [&] { peer.run(work); });
   row.rate = 1e-6 * static_cast<double>(c.windows * c.heads * n * n) / row.ours_best_ms;
   const double forward = forward_roofline(options.peak_gflops, c.channels),
                backward = backward_roofline(options.peak_gflops, c.channels);
@@ -124,11 +134,12 @@ void bench_attention(const BenchOptions& options, const BenchDone& done) {
       std::vector<Tensor> inputs;
       for (int i = 0; i < 3; ++i) inputs.push_back(torch::randn(shape).to(dtype));
       inputs.push_back(torch::randn({1, c.heads, n, n}).to(dtype));
-      const Side ours{inputs, torch::randn(shape).to(dtype), [](const std::vector<Tensor>& t) {
-                        return std::get<0>(ops::attention(t[0], t[1], t[2], t[3]));
-                      }};
+      const Side ours{inputs, torch::randn(shape).to(dtype),
+                      [](const std::vector<Tensor>& t) { return std::get<0>(ops::attention(t[0], t[1], t[2], t[3])); }};
       Side peer = ours, small = ours;
-      peer.attend = [](const std::vector<Tensor>& t) { return at::scaled_dot_product_attention(t[0], t[1], t[2], t[3]); };
+      peer.attend = [](const std::vector<Tensor>& t) {
+        return at::scaled_dot_product_attention(t[0], t[1], t[2], t[3]);
+      };
       const auto first_window = Slice(0, 1), first_head = Slice(0, 1);
       for (Tensor& t : small.inputs) t = t.index({first_window, first_head});
       small.upstream = small.upstream.index({first_window, first_head});

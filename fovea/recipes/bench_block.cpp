@@ -1,5 +1,6 @@
-// A Swin transformer block against the same block of torch's operators (pad, roll, partition, scaled_dot_product_attention
-// with bias and mask as one additive tensor, reverse), and the shifted block against our own plain one.
+// A Swin transformer block against the same block of torch's operators (pad, roll, partition,
+// scaled_dot_product_attention with bias and mask as one additive tensor, reverse), and the shifted block against our
+// own plain one.
 #include <torch/torch.h>
 
 #include "fovea/nn/swin_block.h"
@@ -79,7 +80,8 @@ void run_backward(const F& forward, const Tensor& x, const Tensor& upstream, nn:
 }  // namespace
 
 void bench_block(const BenchOptions& options, const BenchDone& done) {
-  const std::string shape = c10::str(kEdge, "^3 tokens, ", kChannels, " channels, ", kHeads, " heads, window ", kWindow);
+  const std::string shape =
+      c10::str(kEdge, "^3 tokens, ", kChannels, " channels, ", kHeads, " heads, window ", kWindow);
   torch::manual_seed(static_cast<int64_t>(options.seed));
   const Tensor x = torch::randn({1, kEdge, kEdge, kEdge, kChannels}), upstream = torch::randn_like(x);
   for (const int64_t shift : {int64_t{0}, int64_t{3}}) {
@@ -93,7 +95,8 @@ void bench_block(const BenchOptions& options, const BenchDone& done) {
       row.error = ((block(x) - exact).abs().max() / exact.abs().max().clamp_min(1)).item<double>();
       row.error_bound = 1e-5;  // two float32 computations
       row.target = shift ? 4 : 2.2;
-      time_in_turns(row, options, [&] { block(x); }, [&] { peer.forward(x); });
+      time_in_turns(
+          row, options, [&] { block(x); }, [&] { peer.forward(x); });
     }
     done(row);
     BenchRow both{kind + " forward + backward", shape, "f32", row.peer};
@@ -112,7 +115,8 @@ void bench_block(const BenchOptions& options, const BenchDone& done) {
   const torch::NoGradGuard no_grad;
   BenchRow row{"shifted block, strangers excluded, forward", shape, "f32", "our own plain block"};
   row.target = 1 / 0.95;
-  time_in_turns(row, options, [&] { shifted(x); }, [&] { plain(x); });
+  time_in_turns(
+      row, options, [&] { shifted(x); }, [&] { plain(x); });
   done(row);
 }
 

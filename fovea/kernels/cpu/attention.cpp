@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fovea/kernels/attention.h"
+#include "fovea/kernels/cpu/amx.h"
 #include "fovea/kernels/cpu/attention_heads-inl.h"
 #include "fovea/kernels/cpu/backward-inl.h"
 #include "fovea/kernels/cpu/forward-inl.h"
@@ -59,8 +60,8 @@ struct ForwardMemory {
 
 // Keys [j0, j0 + n) for the query lanes [i0, i0 + queries) of (b, h).
 template <int V, class T>
-KeyChunk key_chunk(const Call<T>& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries, int64_t j0,
-                   int n) {
+KeyChunk key_chunk(const Call<T>& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries,
+                   int64_t j0, int n) {
   const auto& p = call.p;
   const Rows<const T> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
   constexpr bool kPacks = !std::is_same_v<T, float>;
@@ -220,8 +221,8 @@ void fill_bias(const BackwardCall<T>& call, float* tile, int64_t b, int64_t h, i
 
 // Adds dS of a tile to grad_bias; broadcast axes are summed within the tile first.
 template <class T>
-void add_bias_gradient(const BackwardCall<T>& call, const float* ds, int64_t b, int64_t h, int64_t i, int rows, int64_t j0,
-                       int n, int lanes) {
+void add_bias_gradient(const BackwardCall<T>& call, const float* ds, int64_t b, int64_t h, int64_t i, int rows,
+                       int64_t j0, int n, int lanes) {
   const auto& grad = call.g.grad_bias;
   rows = static_cast<int>(std::min<int64_t>(rows, call.N - i));
   float* base = grad.data + b * grad.stride[0] + h * grad.stride[1] + i * grad.stride[2] + j0 * grad.stride[3];
@@ -402,6 +403,11 @@ namespace fovea::kernels::cpu {
 
 template <class T>
 void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel, Isa isa) {
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
+      return amx::attention_forward(p, parallel, amx::TileUnit::kHardware);
+#endif
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::dense::Forward(p, parallel);
 #endif
@@ -416,6 +422,11 @@ void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel,
 
 template <class T>
 void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& parallel, Isa isa) {
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
+      return amx::attention_backward(g, parallel, amx::TileUnit::kHardware);
+#endif
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::dense::Backward(g, parallel);
 #endif

@@ -1,8 +1,8 @@
 // Dense attention of many short sequences: each (batch, head) is one piece of work of head-inl.h.
-//   Heads vary slowest, so that where the batch shares a bias its tile is transposed once a head and thread and stays in
-//   L2. A bias gradient that is shared by the batch sums in float over a chunk of batches, chunks are added in double in
-//   their order; chunks depend on the shapes alone, hence the same bits for any number of threads. Memory beside the
-//   tensors: the bias tile a thread, one bias a chunk for its gradient, O((N + M) C) a thread.
+//   Heads vary slowest, so that where the batch shares a bias its tile is transposed once a head and thread and stays
+//   in L2. A bias gradient that is shared by the batch sums in float over a chunk of batches, chunks are added in
+//   double in their order; chunks depend on the shapes alone, hence the same bits for any number of threads. Memory
+//   beside the tensors: the bias tile a thread, one bias a chunk for its gradient, O((N + M) C) a thread.
 #if defined(FOVEA_KERNELS_ATTENTION_HEADS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FOVEA_KERNELS_ATTENTION_HEADS_INL_H_
 #undef FOVEA_KERNELS_ATTENTION_HEADS_INL_H_
@@ -35,8 +35,8 @@ struct Call {
     return {v.data + b * v.stride[0] + h * v.stride[1], nullptr, v.stride[2]};
   }
   HeadRows<T> head_rows(int64_t b, int64_t h) const {
-    return {rows(p.q, b, h), rows(p.k, b, h / group), rows(p.v, b, h / group), N, M, M, nullptr, nullptr,
-            static_cast<int>(C), static_cast<int>(Cv), p.scale};
+    return {rows(p.q, b, h), rows(p.k, b, h / group), rows(p.v, b, h / group), N,      M, M, nullptr,
+            nullptr,         static_cast<int>(C),     static_cast<int>(Cv),    p.scale};
   }
 };
 
@@ -153,17 +153,17 @@ template <class T>
 bool backward_fits(const AttentionBackwardParams<T>& g) {
   const Call<T> call(g.forward);
   const auto& stride = g.grad_bias.stride;
-  const bool own_bias = !g.grad_bias.data || ((stride[1] || call.H == 1) && (stride[2] || call.N == 1) &&
-                                              (stride[3] || call.M == 1));
+  const bool own_bias =
+      !g.grad_bias.data || ((stride[1] || call.H == 1) && (stride[2] || call.N == 1) && (stride[3] || call.M == 1));
   return forward_fits(g.forward) && call.group == 1 && own_bias;
 }
 
 template <class T>
 struct BackwardCall : Call<T> {
   const AttentionBackwardParams<T>& g;
-  int64_t batches;           // of an item
-  int64_t chunks;            // of the batch
-  int64_t rows, lanes;       // of a tile of the bias gradient
+  int64_t batches;      // of an item
+  int64_t chunks;       // of the batch
+  int64_t rows, lanes;  // of a tile of the bias gradient
   // Each item's tile of the bias gradient, if the batch shares it: [H][chunks][rows][lanes].
   hwy::AlignedFreeUniquePtr<float[]> shares;
 
@@ -196,10 +196,10 @@ void backward_head(const BackwardCall<T>& call, BackwardMemory<T>& m, int64_t b,
   const auto& g = call.g;
   const auto& lse = g.forward.lse;
   m.bias.Prepare(b, h);
-  const Upstream<T> up{Call<T>::rows(g.grad_out, b, h), Call<T>::rows(View<const T, 4>(g.forward.out), b, h),
+  const Upstream<T> up{Call<T>::rows(g.grad_out, b, h),
+                       Call<T>::rows(View<const T, 4>(g.forward.out), b, h),
                        {lse.data + b * lse.stride[0] + h * lse.stride[1], nullptr, lse.stride[2]}};
-  BackwardHead(m.head, call.head_rows(b, h), up,
-               BiasRows{m.bias.tile(), m.bias.step(), grad_bias, call.lanes}, next);
+  BackwardHead(m.head, call.head_rows(b, h), up, BiasRows{m.bias.tile(), m.bias.step(), grad_bias, call.lanes}, next);
   const int64_t step = round_up(call.C, L), v_step = round_up(call.Cv, L);
   const int C = static_cast<int>(call.C), Cv = static_cast<int>(call.Cv);
   const Rows<T> to_q = Call<T>::rows(g.grad_q, b, h), to_k = Call<T>::rows(g.grad_k, b, h),

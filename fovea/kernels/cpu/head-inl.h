@@ -1,8 +1,8 @@
 // One head of rows that attend to each other, forward and backward: a window, a region of one, or a short sequence.
 //   Packs what the tiles of forward-inl.h and backward-inl.h want and walks over blocks of 3 vectors of queries
 //   (backward: of keys); a rest of 4 vectors goes as 2 + 2. Rows lie anywhere in memory (Rows) and are float or
-//   BFloat16; all arithmetic is float. K and V of the head stay in L1, its bias tile in L2, and while it is computed the
-//   rows of the next head are fetched.
+//   BFloat16; all arithmetic is float. K and V of the head stay in L1, its bias tile in L2, and while it is computed
+//   the rows of the next head are fetched.
 #if defined(FOVEA_KERNELS_HEAD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FOVEA_KERNELS_HEAD_INL_H_
 #undef FOVEA_KERNELS_HEAD_INL_H_

@@ -29,7 +29,8 @@ float MultiplyAdds(int64_t rounds, float factor) {
   const Vector x = hn::Set(d, factor), y = hn::Set(d, 1e-3f);
   Vector a = hn::Set(d, factor + 1), b = hn::Set(d, factor + 2), c = hn::Set(d, factor + 3), e = hn::Set(d, factor + 4);
   Vector f = hn::Set(d, factor + 5), g = hn::Set(d, factor + 6), h = hn::Set(d, factor + 7), i = hn::Set(d, factor + 8);
-  Vector j = hn::Set(d, factor + 9), k = hn::Set(d, factor + 10), l = hn::Set(d, factor + 11), m = hn::Set(d, factor + 12);
+  Vector j = hn::Set(d, factor + 9), k = hn::Set(d, factor + 10), l = hn::Set(d, factor + 11),
+         m = hn::Set(d, factor + 12);
   for (int64_t r = 0; r < rounds; ++r) {
     a = hn::MulAdd(a, x, y), b = hn::MulAdd(b, x, y), c = hn::MulAdd(c, x, y), e = hn::MulAdd(e, x, y);
     f = hn::MulAdd(f, x, y), g = hn::MulAdd(g, x, y), h = hn::MulAdd(h, x, y), i = hn::MulAdd(i, x, y);

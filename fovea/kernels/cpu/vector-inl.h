@@ -271,8 +271,7 @@ HWY_INLINE void UnpackTransposed(const float* source, int lanes, const float* fa
       if (rows > 3) StoreFloats(x3, d, target(i0 + u + 3) + c);
     }
     for (; c < channels; ++c)
-      for (int i = 0; i < rows; ++i)
-        target(i0 + u + i)[c] = static_cast<T>(source[c * lanes + u + i] * factor[u + i]);
+      for (int i = 0; i < rows; ++i) target(i0 + u + i)[c] = static_cast<T>(source[c * lanes + u + i] * factor[u + i]);
   }
 }
 
@@ -351,7 +350,7 @@ class NextRows {
   template <class T>
   void Add(const Rows<T>& rows, int64_t n, int64_t channels) {
     const int64_t inside = static_cast<int64_t>(reinterpret_cast<uintptr_t>(rows.base) % kLine);  // of its cache line
-    streams_[count_++] = {reinterpret_cast<const char*>(rows.base) - inside, rows.offset, rows.step, n,
+    streams_[count_++] = {reinterpret_cast<const char*>(rows.base) - inside,   rows.offset, rows.step, n,
                           static_cast<int64_t>(inside + channels * sizeof(T)), sizeof(T)};
     longest_ = std::max(longest_, n);
   }

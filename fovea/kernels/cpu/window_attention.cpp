@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "fovea/kernels/cpu/amx.h"
 #include "fovea/kernels/cpu/head-inl.h"
 #include "fovea/kernels/cpu/window_plan.h"
 #include "hwy/aligned_allocator.h"
@@ -366,16 +367,15 @@ HWY_INLINE void AddToDoubles(const float* from, int64_t n, double* to) {
   }
 }
 
-// Adds the group's float tile to the chunk's double sum and clears it. The sum of a bias table lies the other way round,
-// by (key - query), so that neighbouring lanes meet neighbouring entries.
+// Adds the group's float tile to the chunk's double sum and clears it. The sum of a bias table lies the other way
+// round, by (key - query), so that neighbouring lanes meet neighbouring entries.
 template <class T>
 void fold_tile(const BackwardCall<T>& call, const WindowGroup& g, float* tile, double* sum) {
   const int64_t lanes = tile_lanes(g, TileRows::kQueries);
   const std::vector<LaneRun> runs = lane_runs(call, g);
   for (int64_t i = 0; i < g.queries; ++i) {
     const int32_t position = g.position[i];
-    double* to =
-        sum + (call.g.grad_bias_table.data ? call.centre - call.linear[position] : position * call.plan.n);
+    double* to = sum + (call.g.grad_bias_table.data ? call.centre - call.linear[position] : position * call.plan.n);
     for (const LaneRun& run : runs) AddToDoubles(tile + i * lanes + run.lane, run.length, to + run.entry);
   }
   Fill(tile, tile_rows(g, TileRows::kQueries) * lanes, 0);
@@ -469,7 +469,8 @@ void backward_items(BackwardCall<T>& call, int64_t begin, int64_t end) {
     if (!call.padding_sum.empty()) {
       double* sum = &call.padding_sum[at.item * 2 * C];
       for (int64_t j = g.queries; j < g.keys(); ++j)
-        for (int64_t c = 0; c < C; ++c) sum[c] += m.head.grad_k[j * step + c], sum[C + c] += m.head.grad_v[j * step + c];
+        for (int64_t c = 0; c < C; ++c)
+          sum[c] += m.head.grad_k[j * step + c], sum[C + c] += m.head.grad_v[j * step + c];
     }
     if (bias.grad && (at.last_pair() || (at.pair - chunk.begin) % kPairsAFold == kPairsAFold - 1))
       fold_tile(call, g, bias.grad, &call.bias_sum[at.item * call.entries_step]);
@@ -519,6 +520,11 @@ namespace fovea::kernels::cpu {
 
 template <class T>
 void window_attention_forward(const WindowAttentionParams<T>& p, const ParallelFor& parallel, Isa isa) {
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
+      return amx::window_attention_forward(p, parallel, amx::TileUnit::kHardware);
+#endif
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::windowed::Forward(p, parallel);
 #endif
@@ -533,6 +539,11 @@ void window_attention_forward(const WindowAttentionParams<T>& p, const ParallelF
 
 template <class T>
 void window_attention_backward(const WindowAttentionBackwardParams<T>& g, const ParallelFor& parallel, Isa isa) {
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
+      return amx::window_attention_backward(g, parallel, amx::TileUnit::kHardware);
+#endif
 #if HWY_TARGETS & HWY_AVX3
   if (isa >= Isa::kAvx512) return N_AVX3::windowed::Backward(g, parallel);
 #endif

@@ -1,0 +1,123 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "amx_support.h"
+#include "cpu_support.h"
+#include "problems.h"
+
+// The vector kernels on bfloat16 tensors: widened on load, so that only the rounding of what is stored shows.
+namespace fovea::kernels {
+namespace {
+
+using testing::Le;
+
+/// One rounding of each result, and float32 arithmetic before it.
+double stored_bound(const std::vector<double>& exact) { return kBf16 * 1.01 * largest(exact) + 1e-5; }
+
+/// Gradients pass through the stored output: delta = <dO, out> errs by its rounding, 2^-8 of each term, and a gradient
+/// of a score by as much times its weight. Sums over keys or queries of such errors stay below a rounding of the
+/// largest gradient each way in.
+double gradient_bound(const std::vector<double>& exact) { return 4 * kBf16 * std::max(1.0, largest(exact)); }
+
+void expect_close(const std::vector<BFloat16>& a, const std::vector<double>& exact, double bound,
+                  const std::string& what) {
+  EXPECT_THAT(worst_difference(from_bf16(a), exact), Le(bound)) << what;
+}
+
+TEST(CpuBfloat16, WindowAttentionIsTheFloatKernelWithRoundedResults) {
+  Rng rng(3, 0, 0);
+  const auto draw = [&rng](int64_t n) { return static_cast<int64_t>(rng.below(static_cast<uint32_t>(n))); };
+  for (int i = 0; i < sweep_length(40, 2000); ++i) {
+    WindowShape s;
+    s.B = 1 + draw(2), s.H = 1 + draw(3), s.C = 1 + draw(40);
+    for (int axis = 0; axis < 3; ++axis) {
+      s.window[axis] = 1 + draw(5), s.grid[axis] = 1 + draw(9);
+      s.shift[axis] = draw(s.window[axis]);
+    }
+    s.bias = static_cast<Bias>(draw(3));
+    s.padding = draw(2) ? Padding::kToken : Padding::kExcluded;
+    if (draw(2)) s.mask_value = -100;
+    for (const Isa isa : testable_isas()) {
+      Bf16WindowProblem problem(s, i);
+      cpu::window_attention_forward(problem.params(), serial_for, isa);
+      cpu::window_attention_backward(problem.backward_params(), serial_for, isa);
+      reference::window_attention_forward(problem.exact.params());
+      reference::window_attention_backward(problem.exact.backward_params());
+      const std::string what = name_of(isa) + " " + s.text();
+      expect_close(problem.out, problem.exact.out, stored_bound(problem.exact.out), what + " out");
+      EXPECT_THAT(relative_error(problem.lse, problem.exact.lse), Le(2e-6)) << what;
+      expect_close(problem.grad_qkv, problem.exact.grad_qkv, gradient_bound(problem.exact.grad_qkv), what + " qkv");
+      expect_close(problem.grad_pad_token, problem.exact.grad_pad_token,
+                   2 * gradient_bound(problem.exact.grad_pad_token), what + " pad_token");
+    }
+  }
+}
+
+TEST(CpuBfloat16, DenseAttentionIsTheFloatKernelWithRoundedResults) {
+  Rng rng(4, 0, 0);
+  const auto draw = [&rng](int64_t n) { return static_cast<int64_t>(rng.below(static_cast<uint32_t>(n))); };
+  for (int i = 0; i < sweep_length(60, 2000); ++i) {
+    AttentionShape s;
+    s.B = 1 + draw(5), s.Hk = 1 + draw(3), s.H = s.Hk * (1 + draw(2));
+    s.N = 1 + draw(70), s.M = 1 + draw(140), s.C = 1 + draw(40), s.Cv = draw(2) ? s.C : 1 + draw(40);
+    s.bias = draw(2) ? Bias::kDirect : Bias::kNone;
+    s.broadcast = static_cast<Broadcast>(draw(4));
+    s.key_mask = draw(3) == 0, s.causal = draw(3) == 0;
+    for (const Isa isa : testable_isas()) {
+      Bf16AttentionProblem problem(s, i);
+      problem.exact.key_mask.assign(problem.exact.key_mask.size(), 1);
+      for (uint8_t& open : problem.exact.key_mask) open = draw(4) != 0;
+      cpu::attention_forward(problem.params(), serial_for, isa);
+      cpu::attention_backward(problem.backward_params(), serial_for, isa);
+      reference::attention_forward(problem.exact.params());
+      reference::attention_backward(problem.exact.backward_params());
+      const std::string what = name_of(isa) + " " + s.text();
+      const auto& e = problem.exact;
+      expect_close(problem.out, e.out, stored_bound(e.out), what + " out");
+      expect_close(problem.grad_q, e.grad_q, gradient_bound(e.grad_q), what + " q");
+      expect_close(problem.grad_k, e.grad_k, gradient_bound(e.grad_k), what + " k");
+      expect_close(problem.grad_v, e.grad_v, gradient_bound(e.grad_v), what + " v");
+      EXPECT_THAT(relative_error(problem.grad_bias, e.grad_bias), Le(4 * kBf16)) << what;
+    }
+  }
+}
+
+TEST(CpuBfloat16, GivesTheSameBitsForAnyNumberOfThreads) {
+  const WindowShape s{2, 3, 16, {9, 8, 7}, {4, 4, 4}, {2, 2, 2}, Bias::kTable, Padding::kToken, -100};
+  for (const Isa isa : testable_isas()) {
+    std::vector<std::vector<BFloat16>> results;
+    for (const int parts : {1, 2, 5}) {
+      Bf16WindowProblem problem(s, 7);
+      cpu::window_attention_forward(problem.params(), threads(parts), isa);
+      cpu::window_attention_backward(problem.backward_params(), threads(parts), isa);
+      results.push_back(problem.out),
+          results.back().insert(results.back().end(), problem.grad_qkv.begin(), problem.grad_qkv.end());
+    }
+    EXPECT_TRUE(equal_bits(results[0], results[1]) && equal_bits(results[0], results[2])) << name_of(isa);
+  }
+}
+
+// Many short sequences go head by head: the path that windows share.
+TEST(CpuAttention, ManyShortSequencesMatchReferenceHoweverTheBiasIsShared) {
+  for (const Broadcast broadcast :
+       {Broadcast::kNone, Broadcast::kBatch, Broadcast::kBatchAndHeads, Broadcast::kQueries})
+    for (const int64_t batch : {4, 70})
+      for (const Isa isa : testable_isas()) {
+        const AttentionShape s{batch, 3, 3, 37, 51, 16, 16, Bias::kDirect, broadcast};
+        AttentionProblem<float> fast(s, 11);
+        AttentionProblem<double> exact(fast);
+        cpu::attention_forward(fast.params(), threads(2), isa), reference::attention_forward(exact.params());
+        cpu::attention_backward(fast.backward_params(), threads(2), isa);
+        reference::attention_backward(exact.backward_params());
+        const std::string what = name_of(isa) + " " + s.text();
+        EXPECT_THAT(relative_error(fast.out, exact.out), Le(2e-6)) << what;
+        EXPECT_THAT(relative_error(fast.lse, exact.lse), Le(2e-6)) << what;
+        EXPECT_THAT(relative_error(fast.grad_q, exact.grad_q), Le(5e-6)) << what;
+        EXPECT_THAT(relative_error(fast.grad_k, exact.grad_k), Le(5e-6)) << what;
+        EXPECT_THAT(relative_error(fast.grad_v, exact.grad_v), Le(5e-6)) << what;
+        EXPECT_THAT(relative_error(fast.grad_bias, exact.grad_bias), Le(5e-6)) << what;
+      }
+}
+
+}  // namespace
+}  // namespace fovea::kernels
