@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["attention", "attention_rows", "window_attention", "window_attention_rows", "library_path"]
+__all__ = [
+    "attention", "attention_pool", "attention_rows", "window_attention", "window_attention_rows", "library_path",
+]
 
 
 def _find_library() -> pathlib.Path:
@@ -75,6 +77,18 @@ def window_attention(
     Returns out [B,Z,Y,X,H·C] and lse [B,H,Z,Y,X], not differentiable.
     """
     return _ops.window_attention(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias)
+
+
+def attention_pool(scores: Tensor, values: Tensor, offsets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Softmax pooling of bags of rows of any size (attention-based multiple-instance learning), streamed.
+
+    scores [N,H]; values [N,E]; offsets int64 [bags+1], ascending from 0 to N: bag b holds rows offsets[b] to
+    offsets[b+1] - 1; None: one bag. Every head pools all E channels. A row of score -inf takes no part in that head.
+
+    Returns out [bags,H,E] and lse [bags,H], not differentiable; the weight of a row is exp(scores - lse of its bag). A
+    bag without rows that take part gives out 0, lse -inf and no gradient.
+    """
+    return _ops.attention_pool(scores, values, offsets)
 
 
 def attention_rows(

@@ -108,3 +108,13 @@ def window_attention(qkv, bias_table, window, shift, scale=None, pad_token=None,
     out = softmax_or_zero(scores, keep.expand_as(scores)).to(v.dtype) @ v  # [B, windows, H, n, C]
     out = window_reverse(out.transpose(2, 3).flatten(3), window, padded).roll(list(shift), axes)
     return out[:, : grid[0], : grid[1], : grid[2]]
+
+
+def attention_pool(scores, values, offsets=None):
+    """Softmax and sum, one bag after the other."""
+    bounds = [0, len(values)] if offsets is None else offsets.tolist()
+    bags = []
+    for begin, end in zip(bounds, bounds[1:]):
+        weights = softmax_or_zero(scores[begin:end].T, ~scores[begin:end].T.isneginf())  # [H, rows]
+        bags.append(weights.to(values.dtype) @ values[begin:end])
+    return torch.stack(bags) if bags else values.new_zeros(0, scores.shape[1], values.shape[1])

@@ -71,6 +71,12 @@ def test_window_attention_gradient_of_a_bias_by_pairs():
         qkv, None, (2, 2, 2), (1, 0, 1), scale=0.9, pad_token=pad_token, mask_value=-3.0, bias=bias)[0], inputs)
 
 
+@pytest.mark.parametrize("offsets", [None, [0, 1, 4, 4, 9]], ids=["one bag", "bags of 1, 3, 0 and 5"])
+def test_attention_pool_gradient_of_scores_and_values(offsets):
+    offsets = None if offsets is None else torch.tensor(offsets)
+    gradcheck(lambda scores, values: fovea.attention_pool(scores, values, offsets)[0], (randn(9, 2), randn(9, 3)))
+
+
 def test_only_wanted_gradients_are_computed():
     qkv, table, pad = randn(1, 3, 3, 3, 3, 2, 2), randn(27, 2).detach(), randn(3, 2, 2).detach()
     out, _ = fovea.window_attention(qkv, table, (2, 2, 2), (1, 1, 1), pad_token=pad)
@@ -88,6 +94,7 @@ def test_lse_and_rows_are_constants_to_autograd():
     assert not fovea.attention(q, q, q)[1].requires_grad
     assert not fovea.window_attention(qkv, None, (2, 2, 2), (0, 0, 0))[1].requires_grad
     assert not fovea.attention_rows(q, q, queries).requires_grad
+    assert not fovea.attention_pool(randn(3, 1), randn(3, 2))[1].requires_grad
     assert not fovea.window_attention_rows(qkv, None, (2, 2, 2), (0, 0, 0), queries)[0].requires_grad
 
 
@@ -95,6 +102,10 @@ def test_second_derivatives_are_refused_by_name():
     q = randn(1, 1, 2, 3)
     (grad,) = torch.autograd.grad(fovea.attention(q, q, q)[0].square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="derivative for fovea::attention_backward is not implemented"):
+        grad.sum().backward()
+    scores = randn(3, 1)
+    (grad,) = torch.autograd.grad(fovea.attention_pool(scores, randn(3, 2))[0].square().sum(), scores, create_graph=True)
+    with pytest.raises(RuntimeError, match="derivative for fovea::attention_pool_backward is not implemented"):
         grad.sum().backward()
     qkv = randn(1, 2, 2, 2, 3, 1, 2)
     out, _ = fovea.window_attention(qkv, None, (2, 2, 2), (0, 0, 0))

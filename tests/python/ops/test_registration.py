@@ -59,6 +59,22 @@ def test_window_attention_backward_and_rows():
     check(ops.window_attention_rows, qkv, table, window, shift, queries, pad_token=pad, mask_value=-100.0)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_pool(dtype):
+    def t(*shape, grad=True):
+        return torch.randn(shape, dtype=dtype, requires_grad=grad)
+
+    check(ops.attention_pool, t(7, 2), t(7, 5))
+    check(ops.attention_pool, t(7, 2), t(7, 5, grad=False), torch.tensor([0, 3, 3, 7]))
+    check(ops.attention_pool, t(0, 2), t(0, 5), torch.tensor([0, 0]))
+    if dtype == torch.bfloat16:
+        check(ops.attention_pool, t(7, 2).float().detach().requires_grad_(), t(7, 5))
+    scores, values, offsets = t(7, 2, grad=False), t(7, 5, grad=False), torch.tensor([0, 3, 7])
+    out, lse = ops.attention_pool(scores, values, offsets)
+    check(ops.attention_pool_backward, torch.randn_like(out), scores, values, out, lse, offsets)
+    check(ops.attention_pool_backward, torch.randn_like(out), scores, values, out, lse, offsets, False, True)
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_compiled_block_gives_the_eager_numbers_forward_and_backward(dynamic):
     def block(x, weight, table):
