@@ -310,8 +310,8 @@ TEST(AttentionPool, NeverReadsOrWritesBesideItsTensors) {
     for (int i = 0; i < problems; ++i)
       for (auto guard : {GuardedMemory::Guard::kBefore, GuardedMemory::Guard::kAfter}) {
         Rng rng(20240612, 0, i, static_cast<uint32_t>(isa));
-        const int64_t first = rng.below(40);
-        PoolProblem<float> p({0, first, first + rng.below(1200)}, 1 + rng.below(5), 1 + rng.below(70), i);
+        const int64_t first = rng.below(40), second = first + rng.below(1200);
+        PoolProblem<float> p({0, first, second}, 1 + rng.below(5), 1 + rng.below(70), i);
         auto g = p.backward_params();
         const GuardedMemory scores(p.scores, guard), values(p.values, guard), upstream(p.grad_out, guard);
         BandedMemory out(p.out.size()), lse(p.lse.size()), gs(p.scores.size()), gv(p.values.size());
