@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "attention", "attention_pool", "attention_rows", "window_attention", "window_attention_rows", "library_path",
+    "attention", "attention_pool", "attention_rows", "deformable_attention", "window_attention",
+    "window_attention_rows", "library_path",
 ]
 
 
@@ -89,6 +90,18 @@ def attention_pool(scores: Tensor, values: Tensor, offsets: Tensor | None = None
     bag without rows that take part gives out 0, lse -inf and no gradient.
     """
     return _ops.attention_pool(scores, values, offsets)
+
+
+def deformable_attention(value: Tensor, spatial_shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Multi-scale deformable attention, 2-D and 3-D: the weighted sum of values interpolated at locations.
+
+    value [B,S,H,C], the levels one after the other; spatial_shapes int64 [Lv,2 or 3], sizes (Y, X) or (Z, Y, X);
+    locations [B,Q,H,Lv,K,2 or 3], points (x, y) or (x, y, z) in [0, 1] between the outer faces of a level
+    (align_corners=False), 0 outside; weights [B,Q,H,Lv,K], usually softmaxed over the last two axes.
+
+    Returns out [B,Q,H·C].
+    """
+    return _ops.deformable_attention(value, spatial_shapes, locations, weights)
 
 
 def attention_rows(

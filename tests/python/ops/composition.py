@@ -5,6 +5,7 @@ Independent of the library's own reference kernel; precision is that of the argu
 import itertools
 
 import torch
+import torch.nn.functional as F
 
 
 def scores_mask(shape, key_mask=None, causal=False):
@@ -118,3 +119,19 @@ def attention_pool(scores, values, offsets=None):
         weights = softmax_or_zero(scores[begin:end].T, ~scores[begin:end].T.isneginf())  # [H, rows]
         bags.append(weights.to(values.dtype) @ values[begin:end])
     return torch.stack(bags) if bags else values.new_zeros(0, scores.shape[1], values.shape[1])
+
+
+def deformable_attention(value, spatial_shapes, locations, weights):
+    """grid_sample, level by level, as ms_deform_attn_core_pytorch of Deformable DETR does it in 2-D."""
+    batch, _, heads, channels = value.shape
+    queries, levels, points, axes = locations.shape[1], *locations.shape[3:]
+    sizes = [tuple(s) for s in spatial_shapes.tolist()]
+    samples = []
+    for level, rows in enumerate(value.split([torch.Size(s).numel() for s in sizes], 1)):
+        grid = rows.permute(0, 2, 3, 1).reshape(batch * heads, channels, *sizes[level])
+        at = 2 * locations[:, :, :, level].transpose(1, 2).flatten(0, 1) - 1  # [B·H,Q,K,D] in [-1, 1]
+        at = at if axes == 2 else at[:, :, None]
+        sampled = F.grid_sample(grid, at, mode="bilinear", padding_mode="zeros", align_corners=False)
+        samples.append(sampled.reshape(batch, heads, channels, queries, points))
+    out = torch.einsum("bhcqlk,bqhlk->bqhc", torch.stack(samples, -2), weights.to(value.dtype))
+    return out.flatten(2)

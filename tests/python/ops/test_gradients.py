@@ -77,6 +77,18 @@ def test_attention_pool_gradient_of_scores_and_values(offsets):
     gradcheck(lambda scores, values: fovea.attention_pool(scores, values, offsets)[0], (randn(9, 2), randn(9, 3)))
 
 
+# The channel widths that Deformable DETR checks its own gradient with.
+@pytest.mark.parametrize("channels", [30, 32, 64, 71])
+@pytest.mark.parametrize("shapes", [[[6, 4], [3, 2]], [[3, 2, 4], [2, 1, 2]]], ids=["2-D", "3-D"])
+def test_deformable_attention_gradient_of_value_locations_and_weights(shapes, channels):
+    shapes = torch.tensor(shapes)
+    value = (0.01 * torch.randn(1, int(shapes.prod(1).sum()), 2, channels, dtype=torch.double)).requires_grad_()
+    locations = torch.rand(1, 2, 2, 2, 2, shapes.shape[1], dtype=torch.double, requires_grad=True)
+    weights = torch.rand(1, 2, 2, 2, 2, dtype=torch.double).add(1e-5)
+    weights = (weights / weights.sum((-1, -2), keepdim=True)).requires_grad_()
+    gradcheck(lambda v, l, w: fovea.deformable_attention(v, shapes, l, w), (value, locations, weights))
+
+
 def test_only_wanted_gradients_are_computed():
     qkv, table, pad = randn(1, 3, 3, 3, 3, 2, 2), randn(27, 2).detach(), randn(3, 2, 2).detach()
     out, _ = fovea.window_attention(qkv, table, (2, 2, 2), (1, 1, 1), pad_token=pad)
@@ -106,6 +118,11 @@ def test_second_derivatives_are_refused_by_name():
     scores = randn(3, 1)
     (grad,) = torch.autograd.grad(fovea.attention_pool(scores, randn(3, 2))[0].square().sum(), scores, create_graph=True)
     with pytest.raises(RuntimeError, match="derivative for fovea::attention_pool_backward is not implemented"):
+        grad.sum().backward()
+    value, points = randn(1, 4, 1, 2), torch.rand(1, 1, 1, 1, 1, 2, dtype=torch.double)
+    out = fovea.deformable_attention(value, torch.tensor([[2, 2]]), points, torch.ones(1, 1, 1, 1, 1).double())
+    (grad,) = torch.autograd.grad(out.square().sum(), value, create_graph=True)
+    with pytest.raises(RuntimeError, match="derivative for fovea::deformable_attention_backward is not implemented"):
         grad.sum().backward()
     qkv = randn(1, 2, 2, 2, 3, 1, 2)
     out, _ = fovea.window_attention(qkv, None, (2, 2, 2), (0, 0, 0))

@@ -75,6 +75,22 @@ def test_attention_pool(dtype):
     check(ops.attention_pool_backward, torch.randn_like(out), scores, values, out, lse, offsets, False, True)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_deformable_attention(dtype):
+    def t(*shape, grad=True):
+        return torch.rand(shape, dtype=dtype, requires_grad=grad)
+
+    plane, space = torch.tensor([[3, 4], [2, 2]]), torch.tensor([[2, 3, 2]])
+    check(ops.deformable_attention, t(2, 16, 2, 5), plane, t(2, 3, 2, 2, 4, 2), t(2, 3, 2, 2, 4))
+    check(ops.deformable_attention, t(1, 12, 2, 5, grad=False), space, t(1, 3, 2, 1, 4, 3), t(1, 3, 2, 1, 4, grad=False))
+    check(ops.deformable_attention, t(0, 16, 2, 5), plane, t(0, 3, 2, 2, 4, 2), t(0, 3, 2, 2, 4))
+    arguments = t(2, 16, 2, 5, grad=False), plane, t(2, 3, 2, 2, 4, 2, grad=False), t(2, 3, 2, 2, 4, grad=False)
+    out = ops.deformable_attention(*arguments)
+    check(ops.deformable_attention_backward, torch.randn_like(out), *arguments)
+    check(ops.deformable_attention_backward, torch.randn_like(out), *arguments, False, True)
+    check(ops.deformable_attention_backward, torch.randn_like(out), *arguments, True, False)
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_compiled_block_gives_the_eager_numbers_forward_and_backward(dynamic):
     def block(x, weight, table):
