@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "attention", "attention_pool", "attention_rows", "deformable_attention", "window_attention",
+    "attention", "attention_pool", "attention_rows", "axial_attention", "deformable_attention", "window_attention",
     "window_attention_rows", "library_path",
 ]
 
@@ -102,6 +102,27 @@ def deformable_attention(value: Tensor, spatial_shapes: Tensor, locations: Tenso
     Returns out [B,Q,H·C].
     """
     return _ops.deformable_attention(value, spatial_shapes, locations, weights)
+
+
+def axial_attention(
+    qkv: Tensor,
+    axis: str,
+    pair_bias: Tensor | None = None,
+    tied: bool = False,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention along one axis of an alignment, straight from the output of the qkv Linear.
+
+    qkv [B,R,L,3,H,C], R sequences of L residues. axis: what tokens attend along, "residues" (within a sequence; the "row
+    attention" of AlphaFold 2 and ESM) or "sequences" (across species at one position). tied: one map for all places of
+    the other axis, its scores summed over them. pair_bias [n,n], [H,n,n] or [B,H,n,n] for the n tokens of the attended
+    axis, shared by the places of the other one; mask bool [B,R,L], True = the token takes part. scale defaults to
+    C^-0.5, tied to (C·places)^-0.5.
+
+    Returns out [B,R,L,H·C].
+    """
+    return _ops.axial_attention(qkv, axis, pair_bias, tied, mask, scale)
 
 
 def attention_rows(

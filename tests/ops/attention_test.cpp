@@ -201,7 +201,8 @@ TEST(AttentionOp, ADroppedGraphReleasesInputsAndOutputs) {
 TEST(EnsureRegistered, KeepsEveryOpReachable) {
   ensure_registered();
   for (const char* op : {"attention", "attention_backward", "attention_rows", "window_attention",
-                         "window_attention_backward", "window_attention_rows"}) {
+                         "window_attention_backward", "window_attention_rows", "attention_pool", "axial_attention",
+                         "deformable_attention"}) {
     EXPECT_TRUE(c10::Dispatcher::singleton().findSchema({std::string("fovea::") + op, ""}).has_value()) << op;
   }
 }

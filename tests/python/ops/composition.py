@@ -135,3 +135,25 @@ def deformable_attention(value, spatial_shapes, locations, weights):
         samples.append(sampled.reshape(batch, heads, channels, queries, points))
     out = torch.einsum("bhcqlk,bqhlk->bqhc", torch.stack(samples, -2), weights.to(value.dtype))
     return out.flatten(2)
+
+
+def axial_attention(qkv, axis, pair_bias=None, tied=False, mask=None, scale=None):
+    """einsum over the alignment, turned so that residues are attended along."""
+    if axis == "sequences":
+        turned = None if mask is None else mask.transpose(1, 2)
+        return axial_attention(qkv.transpose(1, 2), "residues", pair_bias, tied, turned, scale).transpose(1, 2)
+    q, k, v = qkv.unbind(3)  # [B,R,L,H,C]
+    rows, channels = q.shape[1], q.shape[-1]
+    keep = torch.ones(qkv.shape[:3], dtype=torch.bool) if mask is None else mask
+    if scale is None:
+        scale = (channels * (rows if tied else 1)) ** -0.5
+    bias = 0 if pair_bias is None else pair_bias
+    if tied:
+        zero = ~keep[..., None, None]
+        q, k, v = (t.masked_fill(zero, 0.0) for t in (q, k, v))
+        scores = scale * torch.einsum("brihc,brjhc->bhij", q, k) + bias
+        weights = softmax_or_zero(scores, keep.any(1)[:, None, None, :].expand_as(scores))
+        return torch.einsum("bhij,brjhc->brihc", weights.to(v.dtype), v).flatten(3)
+    scores = scale * torch.einsum("brihc,brjhc->brhij", q, k) + (bias if pair_bias is None or bias.ndim < 4 else bias[:, None])
+    weights = softmax_or_zero(scores, keep[:, :, None, None, :].expand_as(scores))
+    return torch.einsum("brhij,brjhc->brihc", weights.to(v.dtype), v).flatten(3)

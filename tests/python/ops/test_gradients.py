@@ -89,6 +89,19 @@ def test_deformable_attention_gradient_of_value_locations_and_weights(shapes, ch
     gradcheck(lambda v, l, w: fovea.deformable_attention(v, shapes, l, w), (value, locations, weights))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("axis", ["residues", "sequences"])
+def test_axial_attention_gradient_of_qkv_and_pair_bias(axis, tied, masked):
+    n = 4 if axis == "residues" else 3
+    mask = torch.rand(2, 3, 4) > 0.3 if masked else None
+    if masked:
+        mask[1] = False
+    for bias_shape in [(2, 2, n, n), (1, 2, n, n), (2, 1, n, n), (2, n, n), (n, n)]:
+        gradcheck(lambda qkv, bias: fovea.axial_attention(qkv, axis, bias, tied, mask, 0.6),
+                  (randn(2, 3, 4, 3, 2, 2), randn(*bias_shape)))
+
+
 def test_only_wanted_gradients_are_computed():
     qkv, table, pad = randn(1, 3, 3, 3, 3, 2, 2), randn(27, 2).detach(), randn(3, 2, 2).detach()
     out, _ = fovea.window_attention(qkv, table, (2, 2, 2), (1, 1, 1), pad_token=pad)
@@ -123,6 +136,10 @@ def test_second_derivatives_are_refused_by_name():
     out = fovea.deformable_attention(value, torch.tensor([[2, 2]]), points, torch.ones(1, 1, 1, 1, 1).double())
     (grad,) = torch.autograd.grad(out.square().sum(), value, create_graph=True)
     with pytest.raises(RuntimeError, match="derivative for fovea::deformable_attention_backward is not implemented"):
+        grad.sum().backward()
+    qkv = randn(1, 2, 2, 3, 1, 2)
+    (grad,) = torch.autograd.grad(fovea.axial_attention(qkv, "residues").square().sum(), qkv, create_graph=True)
+    with pytest.raises(RuntimeError, match="derivative for fovea::axial_attention_backward is not implemented"):
         grad.sum().backward()
     qkv = randn(1, 2, 2, 2, 3, 1, 2)
     out, _ = fovea.window_attention(qkv, None, (2, 2, 2), (0, 0, 0))

@@ -91,6 +91,25 @@ def test_deformable_attention(dtype):
     check(ops.deformable_attention_backward, torch.randn_like(out), *arguments, True, False)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_axial_attention(dtype):
+    def t(*shape, grad=True):
+        return torch.randn(shape, dtype=dtype, requires_grad=grad)
+
+    mask = torch.rand(2, 3, 4) > 0.3
+    check(ops.axial_attention, t(2, 3, 4, 3, 2, 5), "residues")
+    check(ops.axial_attention, t(2, 3, 4, 3, 2, 5), "sequences", t(2, 3, 3), False, mask)
+    check(ops.axial_attention, t(2, 3, 4, 3, 2, 5), "residues", t(2, 1, 4, 4), True, mask, 0.3)
+    check(ops.axial_attention, t(2, 3, 4, 3, 2, 5, grad=False), "sequences", t(3, 3), tied=True)
+    check(ops.axial_attention, t(2, 0, 4, 3, 2, 5), "residues", t(4, 4), True)
+    qkv, bias = t(2, 3, 4, 3, 2, 5, grad=False), t(4, 4, grad=False)
+    for tied in (False, True):
+        out, lse = ops.axial_attention_forward(qkv, "residues", bias, tied, mask, None)
+        check(ops.axial_attention_forward, qkv, "residues", bias, tied, mask, None)
+        check(ops.axial_attention_backward, torch.randn_like(out), qkv, out, lse, "residues", bias, tied, mask,
+              bias_wanted=True)
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_compiled_block_gives_the_eager_numbers_forward_and_backward(dynamic):
     def block(x, weight, table):
