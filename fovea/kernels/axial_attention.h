@@ -16,8 +16,8 @@ enum class AlignmentAxis { kSequences, kResidues };
 ///   untied   s[r,h,i,j] = scale * <q[r,i,h], k[r,j,h]> + pair_bias[h,i,j]      one map for each r
 ///   tied     s[h,i,j]   = scale * sum_r <q[r,i,h], k[r,j,h]> + pair_bias[h,i,j]   one map for all r
 ///   out[r,i,h] = sum_j softmax_j(s[..,i,:]) * v[r,j,h]
-/// Tokens with mask false are never read as keys. Tied, a masked token is left out of the sum over r, on the query's side
-/// as well, and adds nothing to out; key j is closed where it is masked for every r. A query without any key gives
+/// Tokens with mask false are never read as keys. Tied, a masked token is left out of the sum over r, on the query's
+/// side as well, and adds nothing to out; key j is closed where it is masked for every r. A query without any key gives
 /// out = 0, lse = -inf and no gradient.
 /// Shapes   qkv [B,R,L,3,H,C]; pair_bias [B,H,n,n], strides of B and H may be 0; mask [B,R,L]; out [B,R,L,H,C];
 ///          lse [B,m,H,n], tied [B,1,H,n]
@@ -44,7 +44,7 @@ struct AxialAttentionBackwardParams {
   AxialAttentionParams<T> forward;  // out and lse as the forward pass left them
   View<const T, 5> grad_out{};
   View<T, 6> grad_qkv{};                 // written
-  View<ScoreOf<T>, 4> grad_pair_bias{};  // data null: not wanted. Axes of stride 0 are summed over, in fixed order. Written.
+  View<ScoreOf<T>, 4> grad_pair_bias{};  // data null: not wanted. Axes of stride 0 are summed over, in fixed order.
 };
 
 namespace reference {
@@ -56,9 +56,9 @@ void axial_attention_backward(const AxialAttentionBackwardParams<T>& g, const Pa
 }  // namespace reference
 
 namespace cpu {
-/// SIMD (AVX2, AVX-512, NEON), same bits for any thread count, no atomics. Untied attention is cpu::attention_forward on
-/// strided views, tied has kernels of its own that keep 48 columns of the map at a time: O(n) memory a thread beside the
-/// tensors. `isa` picks one instruction set, which the machine must have; kBaseline runs the definition.
+/// SIMD (AVX2, AVX-512, NEON), same bits for any thread count, no atomics. Untied attention is cpu::attention_forward
+/// on strided views, tied has kernels of its own that keep three vectors of its map's columns: O(n) memory a thread
+/// beside the tensors. `isa` picks one instruction set, which the machine must have; kBaseline runs the definition.
 void axial_attention_forward(const AxialAttentionParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
 void axial_attention_backward(const AxialAttentionBackwardParams<float>& g, const ParallelFor& parallel,
                               Isa isa = chosen_isa());

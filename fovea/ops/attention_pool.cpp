@@ -103,9 +103,7 @@ Pair gradients_of(const Tensor& grad_out, const Tensor& scores, const Tensor& va
 
 // ---- CPU ------------------------------------------------------------------------------------------------------------
 
-void run(const kernels::AttentionPoolParams<float>& p) {
-  kernels::cpu::attention_pool_forward(p, torch_parallel_for);
-}
+void run(const kernels::AttentionPoolParams<float>& p) { kernels::cpu::attention_pool_forward(p, torch_parallel_for); }
 void run(const kernels::AttentionPoolParams<double>& p) {
   kernels::reference::attention_pool_forward(p, torch_parallel_for);
 }
@@ -141,9 +139,8 @@ Pair forward_cpu(const Tensor& scores, const Tensor& values, const OptionalTenso
   auto [out, lse] = outputs_of(scores, values, offsets);
   const Inputs in("attention_pool", scores, values, offsets);
   const Tensor kernel_out = out.scalar_type() == lse.scalar_type() ? out : at::empty_like(out, lse.scalar_type());
-  with_kernel_type(lse.scalar_type(), [&, &lse = lse](auto element) {
-    run(in.params<decltype(element)>(kernel_out, lse));
-  });
+  with_kernel_type(lse.scalar_type(),
+                   [&, &lse = lse](auto element) { run(in.params<decltype(element)>(kernel_out, lse)); });
   if (!kernel_out.is_same(out)) out.copy_(kernel_out);
   return {out, lse};
 }
@@ -192,8 +189,8 @@ class AttentionPoolFunction : public torch::autograd::Function<AttentionPoolFunc
                                .typed<decltype(backward_cpu)>();
     const variable_list saved = ctx->get_saved_variables();
     const bool scores_wanted = ctx->needs_input_grad(0), values_wanted = ctx->needs_input_grad(1);
-    auto [grad_scores, grad_values] = op.call(grads[0], saved[0], saved[1], saved[3], saved[4], or_none(saved[2]),
-                                              scores_wanted, values_wanted);
+    auto [grad_scores, grad_values] =
+        op.call(grads[0], saved[0], saved[1], saved[3], saved[4], or_none(saved[2]), scores_wanted, values_wanted);
     return {scores_wanted ? grad_scores : Tensor(), values_wanted ? grad_values : Tensor(), Tensor()};
   }
 };

@@ -14,7 +14,7 @@ namespace fovea::ops {
 ///          Every head pools all E channels: CLAM's branches are H heads, gated attention with one score is H = 1.
 ///          A row of score -inf takes no part in that head: its values are never read into the sum. A bag without rows
 ///          that take part gives out = 0, lse = -inf and no gradient. The weight of a row is exp(scores - lse).
-/// Gradient scores, values; lse is not differentiable, nor is the gradient. Saved for backward: the inputs, out and lse.
+/// Gradient scores, values; lse is not differentiable, nor is the gradient. Saved: the inputs, out and lse.
 /// Dtypes   values: f32; f64 (reference kernel); bf16 (computed in f32 on a converted copy, out rounded to bf16).
 ///          scores: f32 for f32 and bf16, or bf16 for bf16; f64 for f64. lse: f64 for f64, else f32.
 ///          Autocast casts values to its dtype and leaves scores, whose softmax is computed in f32; f64 stays f64.

@@ -86,8 +86,9 @@ void check_axial_attention(const char* op, const Inputs& in) {
       fits = size == map[of_map] || (of_map < 2 && size == 1);
     }
     if (!fits) {
-      check.fail(c10::str("pair_bias has shape ", shape_text(in.pair_bias.sym_sizes())),
-                 c10::str("[n,n], [H,n,n] or [B,H,n,n] with [B,H,n,n] = ", shape_text(map), ", where B and H may be 1"));
+      check.fail(
+          c10::str("pair_bias has shape ", shape_text(in.pair_bias.sym_sizes())),
+          c10::str("[n,n], [H,n,n] or [B,H,n,n] with [B,H,n,n] = ", shape_text(map), ", where B and H may be 1"));
     }
   }
 }
@@ -195,9 +196,8 @@ Pair forward_cpu(const Tensor& qkv, std::string_view axis, const OptionalTensor&
   if (qkv.numel() == 0) return {out, lse.zero_()};
   const Inputs kernel_in = kernel_inputs(in);
   const Tensor kernel_out = out.scalar_type() == lse.scalar_type() ? out : at::empty_like(out, lse.scalar_type());
-  with_kernel_type(lse.scalar_type(), [&, &lse = lse](auto element) {
-    run(params<decltype(element)>(kernel_in, kernel_out, lse));
-  });
+  with_kernel_type(lse.scalar_type(),
+                   [&, &lse = lse](auto element) { run(params<decltype(element)>(kernel_in, kernel_out, lse)); });
   if (!kernel_out.is_same(out)) out.copy_(kernel_out);
   return {out, lse};
 }

@@ -114,8 +114,8 @@ def axial_attention(
 ) -> Tensor:
     """Attention along one axis of an alignment, straight from the output of the qkv Linear.
 
-    qkv [B,R,L,3,H,C], R sequences of L residues. axis: what tokens attend along, "residues" (within a sequence; the "row
-    attention" of AlphaFold 2 and ESM) or "sequences" (across species at one position). tied: one map for all places of
+    qkv [B,R,L,3,H,C], R sequences of L residues. axis: what tokens attend along, "residues" (within a sequence; the
+    "row attention" of AlphaFold 2 and ESM) or "sequences" (across species at one position). tied: one map for all places of
     the other axis, its scores summed over them. pair_bias [n,n], [H,n,n] or [B,H,n,n] for the n tokens of the attended
     axis, shared by the places of the other one; mask bool [B,R,L], True = the token takes part. scale defaults to
     C^-0.5, tied to (C·places)^-0.5.

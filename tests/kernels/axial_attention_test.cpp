@@ -1,5 +1,5 @@
-// Axial attention: the definition against dense attention, numbers worked by hand and finite differences, the SIMD kernels
-// against the definition in double on every instruction set of the machine.
+// Axial attention: the definition against dense attention, numbers worked by hand and finite differences, the SIMD
+// kernels against the definition in double on every instruction set of the machine.
 #include "fovea/kernels/axial_attention.h"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,8 @@ struct AxialShape {
   std::string text() const {
     std::ostringstream s;
     s << "B " << B << " R " << R << " L " << L << " H " << H << " C " << C
-      << (axis == AlignmentAxis::kResidues ? " residues" : " sequences") << (tied ? " tied" : "") << (mask ? " mask" : "");
+      << (axis == AlignmentAxis::kResidues ? " residues" : " sequences") << (tied ? " tied" : "")
+      << (mask ? " mask" : "");
     if (bias) s << " bias by sample " << bias_by_sample << " by head " << bias_by_head;
     return s.str();
   }
@@ -370,7 +371,8 @@ TEST(AxialAttention, NeverReadsOrWritesBesideItsTensors) {
         cpu::axial_attention_backward(g, serial_for, isa);
         for (const BandedMemory* m : {&out, &lse, &gq, &gb}) {
           ASSERT_TRUE(m->intact()) << name_of(isa) << ": " << p.shape.text();
-          for (float x : m->values()) ASSERT_FALSE(std::isnan(x)) << name_of(isa) << ": not written: " << p.shape.text();
+          for (float x : m->values())
+            ASSERT_FALSE(std::isnan(x)) << name_of(isa) << ": not written: " << p.shape.text();
         }
       }
 }

@@ -118,7 +118,8 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 
 DeformableShape random_shape(Rng& rng) {
   DeformableShape s;
-  s.B = 1 + rng.below(2), s.Q = 1 + rng.below(30), s.H = 1 + rng.below(4), s.K = 1 + rng.below(4), s.C = 1 + rng.below(80);
+  s.B = 1 + rng.below(2), s.Q = 1 + rng.below(30), s.H = 1 + rng.below(4), s.K = 1 + rng.below(4),
+  s.C = 1 + rng.below(80);
   s.levels.clear();
   const int D = rng.chance(0.5f) ? 2 : 3;
   for (int levels = 1 + rng.below(3); levels > 0; --levels) {
@@ -138,8 +139,8 @@ TEST(DeformableAttention, AQuarterOfTheWayBetweenFourPixelsMatchesNumbersWorkedB
   // Row 0 gives 1.25, row 1 gives 22.5, half-way 11.875.
   EXPECT_NEAR(p.out[0], 2 * 11.875, 1e-12);
   EXPECT_NEAR(p.grad_weights[0], 3 * 11.875, 1e-12);
-  EXPECT_NEAR(p.grad_locations[0], 3 * 2 * 3 * (0.5 * 1 + 0.5 * 10), 1e-12);       // x: 3 columns a unit
-  EXPECT_NEAR(p.grad_locations[1], 3 * 2 * 2 * (22.5 - 1.25), 1e-12);              // y: 2 rows a unit
+  EXPECT_NEAR(p.grad_locations[0], 3 * 2 * 3 * (0.5 * 1 + 0.5 * 10), 1e-12);  // x: 3 columns a unit
+  EXPECT_NEAR(p.grad_locations[1], 3 * 2 * 2 * (22.5 - 1.25), 1e-12);         // y: 2 rows a unit
   const std::vector<double> grad_value = {0, 6 * 0.375, 6 * 0.125, 0, 6 * 0.375, 6 * 0.125};
   EXPECT_LT(relative_error(p.grad_value, grad_value), 1e-12);
 }
@@ -283,27 +284,33 @@ TEST(DeformableAttention, ReadsStridedTensors) {
     auto g = p.backward_params();
     const auto packed = g;
     const int64_t S = s.S();
-    std::vector<float> value(p.value.size()), locations(p.locations.size()), weights(p.weights.size()), out(p.out.size()),
-        upstream(out.size()), gv(value.size()), gl(locations.size()), gw(weights.size());
-    const std::array<int64_t, 4> value_stride{S * s.H * s.C, s.C, S * s.C, 1}, out_stride{s.Q * s.H * s.C, s.C, s.Q * s.C, 1};
+    std::vector<float> value(p.value.size()), locations(p.locations.size()), weights(p.weights.size()),
+        out(p.out.size()), upstream(out.size()), gv(value.size()), gl(locations.size()), gw(weights.size());
+    const std::array<int64_t, 4> value_stride{S * s.H * s.C, s.C, S * s.C, 1},
+        out_stride{s.Q * s.H * s.C, s.C, s.Q * s.C, 1};
     const std::array<int64_t, 6> location_stride{1, 2, 2 * s.Q, 2 * s.Q * s.H, 4 * s.Q * s.H, 8 * s.Q * s.H};
     const std::array<int64_t, 5> weight_stride{1, 2, 2 * s.Q, 2 * s.Q * s.H, 4 * s.Q * s.H};
-    g.forward.value = {value.data(), packed.forward.value.shape, value_stride}, g.grad_value = {gv.data(), g.forward.value.shape, value_stride};
+    g.forward.value = {value.data(), packed.forward.value.shape, value_stride},
+    g.grad_value = {gv.data(), g.forward.value.shape, value_stride};
     g.forward.locations = {locations.data(), packed.forward.locations.shape, location_stride};
     g.grad_locations = {gl.data(), packed.forward.locations.shape, location_stride};
-    g.forward.weights = {weights.data(), packed.forward.weights.shape, weight_stride}, g.grad_weights = {gw.data(), g.forward.weights.shape, weight_stride};
-    g.forward.out = {out.data(), packed.forward.out.shape, out_stride}, g.grad_out = {upstream.data(), g.forward.out.shape, out_stride};
+    g.forward.weights = {weights.data(), packed.forward.weights.shape, weight_stride},
+    g.grad_weights = {gw.data(), g.forward.weights.shape, weight_stride};
+    g.forward.out = {out.data(), packed.forward.out.shape, out_stride},
+    g.grad_out = {upstream.data(), g.forward.out.shape, out_stride};
     for (int64_t b = 0; b < s.B; ++b)
       for (int64_t h = 0; h < s.H; ++h) {
         for (int64_t row = 0; row < S; ++row)
-          for (int64_t c = 0; c < s.C; ++c) const_cast<float&>(g.forward.value(b, row, h, c)) = packed.forward.value(b, row, h, c);
+          for (int64_t c = 0; c < s.C; ++c)
+            const_cast<float&>(g.forward.value(b, row, h, c)) = packed.forward.value(b, row, h, c);
         for (int64_t q = 0; q < s.Q; ++q) {
           for (int64_t c = 0; c < s.C; ++c) const_cast<float&>(g.grad_out(b, q, h, c)) = packed.grad_out(b, q, h, c);
           for (int64_t l = 0; l < 2; ++l)
             for (int64_t k = 0; k < s.K; ++k) {
               const_cast<float&>(g.forward.weights(b, q, h, l, k)) = packed.forward.weights(b, q, h, l, k);
               for (int64_t axis = 0; axis < 2; ++axis)
-                const_cast<float&>(g.forward.locations(b, q, h, l, k, axis)) = packed.forward.locations(b, q, h, l, k, axis);
+                const_cast<float&>(g.forward.locations(b, q, h, l, k, axis)) =
+                    packed.forward.locations(b, q, h, l, k, axis);
             }
         }
       }
@@ -344,7 +351,8 @@ TEST(DeformableAttention, NeverReadsOrWritesBesideItsTensors) {
         cpu::deformable_attention_backward(g, serial_for, isa);
         for (const BandedMemory* m : {&out, &gv, &gl, &gw}) {
           ASSERT_TRUE(m->intact()) << name_of(isa) << ": " << p.shape.text();
-          for (float x : m->values()) ASSERT_FALSE(std::isnan(x)) << name_of(isa) << ": not written: " << p.shape.text();
+          for (float x : m->values())
+            ASSERT_FALSE(std::isnan(x)) << name_of(isa) << ": not written: " << p.shape.text();
         }
       }
 }

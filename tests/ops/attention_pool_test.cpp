@@ -12,7 +12,8 @@ using at::Tensor;
 
 TEST(AttentionPoolOp, OutputAndGradientsEqualSoftmaxAndMatrixProduct) {
   for (const auto dtype : {at::kFloat, at::kDouble}) {
-    const Tensor scores = torch::randn({30, 2}, dtype).requires_grad_(), values = torch::randn({30, 7}, dtype).requires_grad_();
+    const Tensor scores = torch::randn({30, 2}, dtype).requires_grad_(),
+                 values = torch::randn({30, 7}, dtype).requires_grad_();
     const Tensor grad = torch::randn({1, 2, 7}, dtype);
     const Tensor expected = scores.softmax(0).t().matmul(values).unsqueeze(0);
     const auto [out, lse] = attention_pool(scores, values);
@@ -35,13 +36,15 @@ TEST(AttentionPoolOp, AGradientThatNobodyWantsIsNotComputed) {
 
 TEST(AttentionPoolOp, MetaTensorsAreCheckedAndShapedTheSame) {
   const Tensor scores = torch::empty({1 << 20, 3}, at::kMeta), values = torch::empty({1 << 20, 1024}, at::kMeta);
-  const auto [out, lse] = attention_pool(scores, values.to(at::kBFloat16), torch::empty({5}, scores.options().dtype(at::kLong)));
+  const auto [out, lse] =
+      attention_pool(scores, values.to(at::kBFloat16), torch::empty({5}, scores.options().dtype(at::kLong)));
   EXPECT_EQ(out.sizes(), at::IntArrayRef({4, 3, 1024}));
   EXPECT_EQ(lse.sizes(), at::IntArrayRef({4, 3}));
   EXPECT_EQ(out.scalar_type(), at::kBFloat16);
   EXPECT_EQ(lse.scalar_type(), at::kFloat);
-  EXPECT_EQ(message_of([&] { attention_pool(scores, values.narrow(0, 0, 5)); }),
-            "attention_pool: scores has 1048576 rows, expected 5 (the rows of values); scores [1048576,3], values [5,1024]");
+  EXPECT_EQ(
+      message_of([&] { attention_pool(scores, values.narrow(0, 0, 5)); }),
+      "attention_pool: scores has 1048576 rows, expected 5 (the rows of values); scores [1048576,3], values [5,1024]");
 }
 
 TEST(AttentionPoolOp, ADroppedGraphReleasesInputsAndOutputs) {

@@ -29,7 +29,8 @@ TEST(AxialAttentionOp, TiedIsAttentionOverTheChannelsOfAllSequences) {
   const Tensor out = axial_attention(qkv, "residues", {}, /*tied=*/true);
   EXPECT_LE((out - expected).abs().max().item<double>(), 1e-13);
   const Tensor grad = torch::randn_like(out);
-  const Tensor wanted = torch::autograd::grad({expected}, {qkv}, {grad})[0], got = torch::autograd::grad({out}, {qkv}, {grad})[0];
+  const Tensor wanted = torch::autograd::grad({expected}, {qkv}, {grad})[0],
+               got = torch::autograd::grad({out}, {qkv}, {grad})[0];
   EXPECT_LE((got - wanted).abs().max().item<double>(), 1e-13);
 }
 

@@ -1,8 +1,8 @@
 // Softmax pooling of bags on vectors.
 //   Bags are cut into parts of up to 1024 rows, parts into blocks of 32. A block's weights of all heads are computed
-//   first (scores come in any layout, so they are gathered), then the block's rows are added up for four heads at a time.
-//   Each part has a running maximum a head; when it grows, what the part has summed so far is scaled. Sums of a block
-//   start from 0: roundings grow with blocks and parts, not with rows.
+//   first (scores come in any layout, so they are gathered), then the block's rows are added up for four heads at a
+//   time. Each part has a running maximum a head; when it grows, what the part has summed so far is scaled. Sums of a
+//   block start from 0: roundings grow with blocks and parts, not with rows.
 //     forward   parts in parallel; the only part of a bag writes out itself, others are joined bag by bag, in order
 //     backward  parts in parallel: nothing is summed over rows, delta_h = <dO_h, O_h> is all that rows share
 //   All splits depend on the offsets alone.
@@ -100,7 +100,7 @@ struct Block {
     return hn::GetLane(hn::SumOfLanes(d, sum));
   }
 
-  // Largest score of a head; a NaN counts as lowest of all, so that it does not hide the others. -inf: no row takes part.
+  // Largest score of a head; a NaN counts as lowest of all, so that it hides none. -inf: no row takes part.
   float largest(int64_t h) const {
     const Floats d;
     Vector m = hn::Set(d, -kInfinity);
@@ -257,8 +257,7 @@ void Backward(const AttentionPoolBackwardParams<float>& g, const ParallelFor& pa
           for (int64_t h = 0; h < H; ++h)
             for (int r = 0; r < block.n; ++r) {
               const int64_t at = h * kBlockRows + r;
-              g.grad_scores(begin + r, h) =
-                  block.score[at] == -kInfinity ? 0 : block.weight[at] * (dot[at] - delta[h]);
+              g.grad_scores(begin + r, h) = block.score[at] == -kInfinity ? 0 : block.weight[at] * (dot[at] - delta[h]);
             }
         }
         if (!g.grad_values.data) continue;
@@ -268,7 +267,8 @@ void Backward(const AttentionPoolBackwardParams<float>& g, const ParallelFor& pa
         float* grad_values = g.grad_values.data + begin * g.grad_values.stride[0];
         const int64_t step = g.grad_values.stride[0];
         if (std::none_of(block.closed.begin(), block.closed.end(), [](char c) { return c; })) {
-          SumRows<false>({upstream.data(), static_cast<int>(H), weight.data(), H}, block.n, grad_values, step, channels);
+          SumRows<false>({upstream.data(), static_cast<int>(H), weight.data(), H}, block.n, grad_values, step,
+                         channels);
           continue;
         }
         for (int r = 0; r < block.n; ++r) {

@@ -1,6 +1,6 @@
 // Axial attention on vectors.
-//   Untied: one call of the dense kernel a sample, places of the other axis as its batch, all by strides; the gradient of
-//   a bias shared by the places is a broadcast axis there, summed by one owner in order.
+//   Untied: one call of the dense kernel a sample, places of the other axis as its batch, all by strides; the gradient
+//   of a bias shared by the places is a broadcast axis there, summed by one owner in order.
 //   Tied: one map for all places r, made with the tiles of the dense kernel (forward-inl.h, backward-inl.h), a block of
 //   up to 3 vectors of queries (forward) or keys (backward) at a time, the other side of the map in full:
 //     forward   S^T += K_r Q_r^T for every r; softmax down the lanes; O_r^T = V_r^T P^T for every r
@@ -19,6 +19,7 @@
 #include "fovea/kernels/axial_attention.h"
 #include "fovea/kernels/cpu/backward-inl.h"
 #include "fovea/kernels/cpu/forward-inl.h"
+#include "fovea/kernels/cpu/weighted_rows-inl.h"
 #include "hwy/aligned_allocator.h"
 
 #ifndef FOVEA_AXIAL_ATTENTION_ONCE
@@ -47,7 +48,9 @@ struct Call {
   }
   template <class T>
   View<T, 4> part_of(const View<T, 6>& v, int64_t b, Part part) const {  // [m,H,n,C]
-    return {v.data + b * v.stride[0] + part * v.stride[3], {m, H, n, C}, {v.stride[other], v.stride[4], v.stride[along], v.stride[5]}};
+    return {v.data + b * v.stride[0] + part * v.stride[3],
+            {m, H, n, C},
+            {v.stride[other], v.stride[4], v.stride[along], v.stride[5]}};
   }
   template <class T>
   View<T, 4> heads_of(const View<T, 5>& v, int64_t b) const {  // [m,H,n,C]
@@ -128,18 +131,27 @@ Rows<T> rows_of(const View<T, 4>& v, int64_t r, int64_t h) {
   return {v.data + r * v.stride[0] + h * v.stride[1], nullptr, v.stride[2]};
 }
 
-// Rows [i0, i0 + count) of place r as dense rows of `step`, masked ones zero; zero rows up to `padded`.
-void pack_rows(const Call& call, int64_t b, int64_t r, const Rows<const float>& rows, int64_t i0, int64_t count,
-               int64_t padded, int64_t step, float* to) {
+// Rows [i0, i0 + count) of place r as rows of `step` in `memory`, filled up with zeros, masked ones zero.
+Rows<const float> copied_rows(const Call& call, int64_t b, int64_t r, const Rows<const float>& rows, int64_t i0,
+                              int64_t count, int64_t step, float* memory) {
   for (int64_t i = 0; i < count; ++i)
-    call.open(b, r, i0 + i) ? CopyRow(rows(i0 + i), static_cast<int>(call.C), static_cast<int>(step), to + i * step)
-                            : Fill(to + i * step, step, 0);
-  Fill(to + count * step, (padded - count) * step, 0);
+    call.open(b, r, i0 + i) ? CopyRow(rows(i0 + i), static_cast<int>(call.C), static_cast<int>(step), memory + i * step)
+                            : Fill(memory + i * step, step, 0);
+  return {memory, nullptr, step};
 }
 
-// map[row][lanes] += <x[row], lanes of t>, rows [0, rows) of x.
+// The same where they are, if none is masked and their channels are whole multiples of `multiple`; else a copy.
+Rows<const float> open_rows(const Call& call, int64_t b, int64_t r, const Rows<const float>& rows, int64_t i0,
+                            int64_t count, int64_t multiple, int64_t step, float* memory) {
+  bool direct = call.C % multiple == 0;
+  for (int64_t i = i0; i < i0 + count && direct && call.p.mask.data; ++i) direct = call.open(b, r, i);
+  return direct ? Rows<const float>{rows(i0), nullptr, rows.step}
+                : copied_rows(call, b, r, rows, i0, count, step, memory);
+}
+
+// map[row][lanes] += <x(row), lanes of t>, row < rows.
 template <int V>
-void add_products(const float* x, int64_t step, int64_t rows, int C, const float* t, float* spill, float* map) {
+void add_products(const Rows<const float>& x, int64_t rows, int C, const float* t, float* spill, float* map) {
   const Floats d;
   const auto tile = [&](auto count, int64_t row) {
     constexpr int J = decltype(count)::value;
@@ -147,7 +159,7 @@ void add_products(const float* x, int64_t step, int64_t rows, int C, const float
     FOVEA_EACH (j, J)
       FOVEA_EACH (v, V) a[j][v] = hn::Zero(d);
     float* to = map + row * V * L;
-    DotTile<J, V, kScoreBlock>(x + row * step, step, C, t, to + J * V * L, V * L, spill, a);
+    DotTile<J, V, kScoreBlock>(x(row), x.step, C, t, to + J * V * L, V * L, spill, a);
     FOVEA_EACH (j, J)
       FOVEA_EACH (v, V) {
         float* at = to + (j * V + v) * L;
@@ -215,12 +227,12 @@ void query_block(const Call& call, const ForwardMemory& m, int64_t b, int64_t h,
   // s[i,j] = scale sum_r <q_ri, k_rj> + bias[i,j]
   Fill(m.map, call.n * lanes, 0);
   for (int64_t r = 0; r < call.m; ++r) {
-    pack_rows(call, b, r, rows_of(q, r, h), i0, count, count, m.step, m.q);
-    PackTransposed({m.q, nullptr, m.step}, 0, count, lanes, C, Factor(p.scale * kLog2eExact), m.qt);
+    const auto queries = open_rows(call, b, r, rows_of(q, r, h), i0, count, 1, m.step, m.q);
+    PackTransposed(queries, 0, count, lanes, C, Factor(p.scale * kLog2eExact), m.qt);
     for (int64_t j = 0; j < call.n; j += kChunk) {
       const int64_t keys = std::min<int64_t>(kChunk, call.n - j);
-      pack_rows(call, b, r, rows_of(k, r, h), j, keys, keys, m.step, m.k);
-      add_products<V>(m.k, m.step, keys, C, m.qt, m.spill, m.map + j * lanes);
+      const auto rows = open_rows(call, b, r, rows_of(k, r, h), j, keys, 1, m.step, m.k);
+      add_products<V>(rows, keys, C, m.qt, m.spill, m.map + j * lanes);
     }
   }
   for (int64_t j = 0; j < call.n; ++j) {
@@ -238,8 +250,8 @@ void query_block(const Call& call, const ForwardMemory& m, int64_t b, int64_t h,
     BlockState<V> s(m.qt, C, C, m.out_t, m.map);
     for (int64_t j = 0; j < call.n; j += kChunk) {
       const int keys = static_cast<int>(std::min<int64_t>(kChunk, call.n - j));
-      pack_rows(call, b, r, rows_of(v, r, h), j, keys, keys, m.step, m.v);
-      const KeyChunk chunk{nullptr, m.v, nullptr, 0, m.step, 0, keys};
+      const auto values = open_rows(call, b, r, rows_of(v, r, h), j, keys, 4, m.step, m.v);
+      const KeyChunk chunk{nullptr, values.base, nullptr, 0, values.step, 0, keys};
       s.p = m.map + j * lanes;
       int c = 0;
       for (; c + CB <= C; c += CB) PvTile<CB, V, false>(s, chunk, c);
@@ -273,13 +285,14 @@ void Forward(const AxialAttentionParams<float>& p, const ParallelFor& parallel) 
 
 struct BackwardMemory {
   int64_t rows, step;
-  float *q, *grad_out, *k, *v, *kt, *vt, *grad_q, *grad_t, *p, *ds, *spill, *lse, *scale, *one;
+  float *q, *grad_out, *k, *v, *kt, *vt, *grad_q, *grad_vt, *grad_kt, *p, *ds, *spill, *lse, *scale, *one;
   double* delta;
   BackwardMemory(const Call& call, Arena& arena) : rows(round_up(call.n, 8)), step(round_up(call.C, L)) {
     const int64_t lanes = 3 * L;
     q = arena.take(rows * step), grad_out = arena.take(rows * step), grad_q = arena.take(rows * step);
     k = arena.take(lanes * step), v = arena.take(lanes * step);
-    kt = arena.take(step * lanes), vt = arena.take(step * lanes), grad_t = arena.take(step * lanes);
+    kt = arena.take(step * lanes), vt = arena.take(step * lanes), grad_vt = arena.take(step * lanes);
+    grad_kt = arena.take(step * lanes);
     p = arena.take(rows * lanes), ds = arena.take(rows * lanes), spill = arena.take(kScoreRows * lanes);
     lse = arena.take(rows), scale = arena.take(lanes), one = arena.take(lanes);
     delta = reinterpret_cast<double*>(arena.take(2 * rows));
@@ -297,22 +310,26 @@ void key_block(const Call& call, const BackwardMemory& m, const AxialAttentionBa
   const auto q = call.part_of(p.qkv, b, axial::kQuery), k = call.part_of(p.qkv, b, axial::kKey),
              v = call.part_of(p.qkv, b, axial::kValue);
   const auto grad_out = call.heads_of(g.grad_out, b);
-  const auto take_queries = [&](int64_t r) {
-    pack_rows(call, b, r, rows_of(q, r, h), 0, n, m.rows, m.step, m.q);
+  const auto take = [&](const View<const float, 4>& rows, int64_t r, int64_t multiple, float* memory) {
+    return open_rows(call, b, r, rows_of(rows, r, h), 0, n, multiple, m.step, memory);
+  };
+  // dO of a masked query counts: only its q is left out.
+  const auto take_upstream = [&](int64_t r) {
     const Rows<const float> upstream = rows_of(grad_out, r, h);
+    if (C % 4 == 0) return upstream;
     for (int64_t i = 0; i < n; ++i) CopyRow(upstream(i), C, static_cast<int>(m.step), m.grad_out + i * m.step);
+    return Rows<const float>{m.grad_out, nullptr, m.step};
   };
 
   // S = sum_r Q_r K_r^T,   dP = sum_r dO_r V_r^T
   Fill(m.p, m.rows * lanes, 0), Fill(m.ds, m.rows * lanes, 0);
   for (int64_t r = 0; r < call.m; ++r) {
-    take_queries(r);
-    pack_rows(call, b, r, rows_of(k, r, h), j0, count, count, m.step, m.k);
-    PackTransposed({m.k, nullptr, m.step}, 0, count, lanes, C, Factor(p.scale * kLog2eExact), m.kt);
-    pack_rows(call, b, r, rows_of(v, r, h), j0, count, count, m.step, m.v);
-    PackTransposed({m.v, nullptr, m.step}, 0, count, lanes, C, Factor(1), m.vt);
-    add_products<V>(m.q, m.step, n, C, m.kt, m.spill, m.p);
-    add_products<V>(m.grad_out, m.step, n, C, m.vt, m.spill, m.ds);
+    const auto keys = open_rows(call, b, r, rows_of(k, r, h), j0, count, 1, m.step, m.k);
+    PackTransposed(keys, 0, count, lanes, C, Factor(p.scale * kLog2eExact), m.kt);
+    const auto values = open_rows(call, b, r, rows_of(v, r, h), j0, count, 1, m.step, m.v);
+    PackTransposed(values, 0, count, lanes, C, Factor(1), m.vt);
+    add_products<V>(take(q, r, 1, m.q), n, C, m.kt, m.spill, m.p);
+    add_products<V>(take_upstream(r), n, C, m.vt, m.spill, m.ds);
   }
 
   // P = exp(S + bias - lse),   dS = P (dP - delta)
@@ -346,18 +363,23 @@ void key_block(const Call& call, const BackwardMemory& m, const AxialAttentionBa
   const auto grad_q = call.part_of(g.grad_qkv, b, axial::kQuery), grad_k = call.part_of(g.grad_qkv, b, axial::kKey),
              grad_v = call.part_of(g.grad_qkv, b, axial::kValue);
   for (int64_t r = 0; r < call.m; ++r) {
-    take_queries(r);
-    pack_rows(call, b, r, rows_of(k, r, h), j0, count, count, m.step, m.k);
+    const auto queries = take(q, r, 4, m.q), upstream = take_upstream(r);
+    const auto keys = copied_rows(call, b, r, rows_of(k, r, h), j0, count, m.step, m.k);
     const Rows<float> to_q = rows_of(grad_q, r, h), to_k = rows_of(grad_k, r, h), to_v = rows_of(grad_v, r, h);
-    Fill(m.grad_t, m.step * lanes, 0);
-    Columns<V, false>(m.grad_out, m.step, C, m.p, static_cast<int>(n), kAllOpen, m.grad_t);
-    UnpackTransposed(m.grad_t, lanes, m.one, to_v, j0, count, C);
-    Fill(m.grad_t, m.step * lanes, 0);
-    Columns<V, false>(m.q, m.step, C, m.ds, static_cast<int>(n), kAllOpen, m.grad_t);
-    UnpackTransposed(m.grad_t, lanes, m.scale, to_k, j0, count, C);
-    Fill(m.grad_q, m.rows * m.step, 0);
-    for (int64_t c = 0; c < m.step; c += L)
-      QueryColumns<1>(m.ds, lanes, m.k + c, m.step, count, m.grad_q + c, static_cast<int>(m.rows));
+    Fill(m.grad_vt, m.step * lanes, 0), Fill(m.grad_kt, m.step * lanes, 0), Fill(m.grad_q, m.rows * m.step, 0);
+    for (int64_t i = 0; i < n; i += kRowChunk) {
+      const int rows = static_cast<int>(std::min<int64_t>(kRowChunk, n - i));
+      const int padded = static_cast<int>(round_up(rows, 8));
+      const float *weights = m.p + i * lanes, *ds = m.ds + i * lanes;
+      Columns<V, false>(upstream(i), upstream.step, C, weights, rows, kAllOpen, m.grad_vt);
+      Columns<V, false>(queries(i), queries.step, C, ds, rows, kAllOpen, m.grad_kt);
+      float* to = m.grad_q + i * m.step;
+      int64_t c = 0;
+      for (; c + 2 * L <= m.step; c += 2 * L) QueryColumns<2>(ds, lanes, keys.base + c, m.step, count, to + c, padded);
+      if (c < m.step) QueryColumns<1>(ds, lanes, keys.base + c, m.step, count, to + c, padded);
+    }
+    UnpackTransposed(m.grad_vt, lanes, m.one, to_v, j0, count, C);
+    UnpackTransposed(m.grad_kt, lanes, m.scale, to_k, j0, count, C);
     for (int j = 0; j < count; ++j)
       if (!call.open(b, r, j0 + j)) Fill(to_k(j0 + j), C, 0), Fill(to_v(j0 + j), C, 0);
     for (int64_t i = 0; i < n; ++i) {
@@ -368,7 +390,7 @@ void key_block(const Call& call, const BackwardMemory& m, const AxialAttentionBa
       else if (j0 == 0)
         CopyRow(from, C, C, to, m.scale[0]);
       else
-        for (int c = 0; c < C; ++c) to[c] += from[c] * m.scale[0];
+        AddRow(from, m.scale[0], C, to);
     }
   }
 }

@@ -104,11 +104,12 @@ HWY_INLINE int corners_of(const Level& level, int64_t D, const float* location, 
         const int64_t at_x = low[0] + x;
         if (at_x < 0 || at_x >= level.size[0]) continue;
         const double along_x = share[0][x];
-        corner[n++] = {level.start + (at_z * level.size[1] + at_y) * level.size[0] + at_x,
-                       static_cast<float>(along_x * yz),
-                       {static_cast<float>(static_cast<double>(x ? level.size[0] : -level.size[0]) * yz),
-                        static_cast<float>(static_cast<double>(y ? level.size[1] : -level.size[1]) * along_x * share[2][z]),
-                        static_cast<float>(static_cast<double>(z ? level.size[2] : -level.size[2]) * along_x * share[1][y])}};
+        corner[n++] = {
+            level.start + (at_z * level.size[1] + at_y) * level.size[0] + at_x,
+            static_cast<float>(along_x * yz),
+            {static_cast<float>(static_cast<double>(x ? level.size[0] : -level.size[0]) * yz),
+             static_cast<float>(static_cast<double>(y ? level.size[1] : -level.size[1]) * along_x * share[2][z]),
+             static_cast<float>(static_cast<double>(z ? level.size[2] : -level.size[2]) * along_x * share[1][y])}};
       }
     }
   }
@@ -203,17 +204,6 @@ void backward_points(const Call& call, const DeformableAttentionBackwardParams<f
   });
 }
 
-// to[c] += factor * from[c]
-HWY_INLINE void add_row(const float* HWY_RESTRICT from, float factor, int channels, float* HWY_RESTRICT to) {
-  const Floats d;
-  const Vector f = hn::Set(d, factor);
-  int c = 0;
-  for (; c + L <= channels; c += L)
-    hn::StoreU(hn::MulAdd(f, hn::LoadU(d, from + c), hn::LoadU(d, to + c)), d, to + c);
-  if (const int part = channels - c)
-    StorePart(hn::MulAdd(f, LoadPart(from + c, part), LoadPart(to + c, part)), to + c, part);
-}
-
 void backward_value(const Call& call, const DeformableAttentionBackwardParams<float>& g, const ParallelFor& parallel) {
   constexpr int64_t kItemsWanted = 16, kChannelBlock = 16;
   const int64_t block = call.B * call.H < kItemsWanted ? kChannelBlock : std::max<int64_t>(1, call.C);
@@ -230,8 +220,8 @@ void backward_value(const Call& call, const DeformableAttentionBackwardParams<fl
         for_points(call, g.forward, b, q, h, [&](int64_t l, int64_t k, const Corner* corner, int count) {
           const float weight = g.forward.weights(b, q, h, l, k);
           for (int i = 0; i < count; ++i)
-            add_row(grad_out + q * g.grad_out.stride[1], weight * corner[i].weight, channels,
-                    grad_value + corner[i].row * g.grad_value.stride[1]);
+            AddRow(grad_out + q * g.grad_out.stride[1], weight * corner[i].weight, channels,
+                   grad_value + corner[i].row * g.grad_value.stride[1]);
         });
     }
   });

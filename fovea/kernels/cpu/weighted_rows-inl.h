@@ -1,7 +1,8 @@
 // Sums of weighted rows and products with rows, for operators whose rows lie anywhere in memory. Included once per
 // Highway target.
-//   SumRows   out[o] (+)= sum_r weight[o][r] * row[r]    rows are read once for up to 4 (AVX2: 2) outputs; the sums of a
-//             few vectors of channels stay in registers while the rows go by, and are added to what is in memory last
+//   SumRows   out[o] (+)= sum_r weight[o][r] * row[r]    rows are read once for up to 4 (AVX2: 2) outputs; the sums of
+//             a few vectors of channels stay in registers while the rows go by, and are added to what is in memory last
+//   AddRow    out += weight * row
 //   DotRows   dot[o][r] = <row[r], x[o]>                 4 rows at a time against as many x
 //   Rows are read to their last channel and no further.
 #if defined(FOVEA_KERNELS_WEIGHTED_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -40,6 +41,16 @@ HWY_INLINE void StorePart(Vector x, float* to, int n) {
 #endif
 }
 
+// to[c] += factor * from[c]
+HWY_INLINE void AddRow(const float* HWY_RESTRICT from, float factor, int channels, float* HWY_RESTRICT to) {
+  const Floats d;
+  const Vector f = hn::Set(d, factor);
+  int c = 0;
+  for (; c + L <= channels; c += L) hn::StoreU(hn::MulAdd(f, hn::LoadU(d, from + c), hn::LoadU(d, to + c)), d, to + c);
+  if (const int part = channels - c)
+    StorePart(hn::MulAdd(f, LoadPart(from + c, part), LoadPart(to + c, part)), to + c, part);
+}
+
 constexpr int kSharedOutputs = kRegisters == 32 ? 4 : 2;  // outputs that one reading of the rows serves
 
 // What is summed: n rows under `weights`, output o taking weights[o * weight_step + r].
@@ -50,8 +61,8 @@ struct WeightedRows {
   int64_t weight_step;
 };
 
-// Channels [c, c + V * L) of O outputs; with kPart only the first `part` lanes of the single vector. U rows go to sums of
-// their own, so that few channels still keep the multipliers busy; U hangs on the channels alone, or the bits of an
+// Channels [c, c + V * L) of O outputs; with kPart only the first `part` lanes of the single vector. U rows go to sums
+// of their own, so that few channels still keep the multipliers busy; U hangs on the channels alone, or the bits of an
 // output would tell what it shared its tile with.
 template <int O, int V, bool kAdd, bool kPart>
 HWY_INLINE void SumRowsTile(const WeightedRows& w, float* out, int64_t out_step, int c, int part) {

@@ -71,9 +71,8 @@ void attention_pool_backward(const AttentionPoolBackwardParams<T>& g, const Para
         }
         // w = softmax(s)   =>   ds_n = w_n (dw_n - delta)
         for (int64_t n = begin; n < end && g.grad_scores.data; ++n)
-          g.grad_scores(n, h) = p.scores(n, h) == -kInfinity
-                                    ? 0
-                                    : static_cast<T>(weights[n - begin] * (grad_weights[n - begin] - delta));
+          g.grad_scores(n, h) =
+              p.scores(n, h) == -kInfinity ? 0 : static_cast<T>(weights[n - begin] * (grad_weights[n - begin] - delta));
       }
       for (int64_t n = begin; n < end && g.grad_values.data; ++n)
         for (int64_t c = 0; c < E; ++c) g.grad_values(n, c) = static_cast<T>(grad_values[(n - begin) * E + c]);

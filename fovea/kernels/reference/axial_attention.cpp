@@ -70,7 +70,8 @@ void axial_attention_forward(const AxialAttentionParams<T>& p, const ParallelFor
   parallel(a.B * a.maps * a.H * a.n, 1, [&](int64_t begin, int64_t end) {
     std::vector<double> weights;
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t i = item % a.n, h = item / a.n % a.H, map = item / a.n / a.H % a.maps, b = item / a.n / a.H / a.maps;
+      const int64_t i = item % a.n, h = item / a.n % a.H, map = item / a.n / a.H % a.maps,
+                    b = item / a.n / a.H / a.maps;
       p.lse(b, map, h, i) = static_cast<T>(a.softmax_row(b, map, h, i, weights));
       for (int64_t r = a.first(map); r < a.last(map); ++r)
         for (int64_t c = 0; c < a.C; ++c) {
@@ -143,7 +144,8 @@ void axial_attention_backward(const AxialAttentionBackwardParams<T>& g, const Pa
         for (int64_t j = 0; j < a.n; ++j) {
           double sum = 0;
           for (int64_t bb = b; bb < (stride[0] ? b + 1 : a.B); ++bb)
-            for (int64_t hh = h; hh < (stride[1] ? h + 1 : a.H); ++hh) sum += bias_sum[((bb * a.H + hh) * a.n + i) * a.n + j];
+            for (int64_t hh = h; hh < (stride[1] ? h + 1 : a.H); ++hh)
+              sum += bias_sum[((bb * a.H + hh) * a.n + i) * a.n + j];
           g.grad_pair_bias(b, h, i, j) = static_cast<T>(sum);
         }
 }

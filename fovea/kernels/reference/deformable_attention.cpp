@@ -102,7 +102,8 @@ void deformable_attention_backward(const DeformableAttentionBackwardParams<T>& g
       grad_value.assign(S * C, 0);
       for (int64_t q = 0; q < Q; ++q)
         for_points(p, [&](int64_t l, int64_t k, int64_t start) {
-          // out_c += w sum_i s_i v_ic   =>   dw = sum_i s_i <g, v_i>,   dx = w sum_i ds_i/dx <g, v_i>,   dv_ic += w s_i g_c
+          // out_c += w sum_i s_i v_ic   =>   dw = sum_i s_i <g, v_i>,   dx = w sum_i ds_i/dx <g, v_i>,
+          //                                  dv_ic += w s_i g_c
           const double weight = p.weights(b, q, h, l, k);
           double spoilt = 0;
           const auto cell = corners(p, l, start, p.locations[b][q][h][l][k], spoilt);

@@ -154,6 +154,7 @@ def axial_attention(qkv, axis, pair_bias=None, tied=False, mask=None, scale=None
         scores = scale * torch.einsum("brihc,brjhc->bhij", q, k) + bias
         weights = softmax_or_zero(scores, keep.any(1)[:, None, None, :].expand_as(scores))
         return torch.einsum("bhij,brjhc->brihc", weights.to(v.dtype), v).flatten(3)
-    scores = scale * torch.einsum("brihc,brjhc->brhij", q, k) + (bias if pair_bias is None or bias.ndim < 4 else bias[:, None])
+    by_sample = pair_bias is not None and bias.ndim == 4
+    scores = scale * torch.einsum("brihc,brjhc->brhij", q, k) + (bias[:, None] if by_sample else bias)
     weights = softmax_or_zero(scores, keep[:, :, None, None, :].expand_as(scores))
     return torch.einsum("brhij,brjhc->brihc", weights.to(v.dtype), v).flatten(3)

@@ -23,7 +23,8 @@ def random_case(rng):
     rows, residues = rng.choice([(3, 100), (40, 17), (130, 4), (7, 48), (5, 5)])
     axis, tied = rng.choice(["residues", "sequences"]), rng.random() < 0.5
     n = residues if axis == "residues" else rows
-    bias = torch.randn([(n, n), (heads, n, n), (batch, heads, n, n), (batch, 1, n, n), (1, heads, n, n)][rng.randint(0, 4)])
+    shared = [(), (heads,), (batch, heads), (batch, 1), (1, heads)]
+    bias = torch.randn(*rng.choice(shared), n, n)
     mask = torch.rand(batch, rows, residues) > 0.2 if rng.random() < 0.5 else None
     return (torch.randn(batch, rows, residues, 3, heads, channels), axis, bias, tied, mask,
             torch.randn(batch, rows, residues, heads * channels))
@@ -32,7 +33,7 @@ def random_case(rng):
 # R4.1: unit-normal inputs, then peaked rows (queries times 8).
 @pytest.mark.parametrize("factor, forward_bound, gradient_bound", [(1, 2e-6, 5e-6), (8, 5e-5, 5e-4)])
 def test_float32_error_against_float64(factor, forward_bound, gradient_bound):
-    for seed in range(80):
+    for seed in range(40):
         torch.manual_seed(seed)
         qkv, axis, bias, tied, mask, grad_out = random_case(random.Random(seed))
         qkv[:, :, :, 0] *= factor
@@ -59,7 +60,7 @@ def test_each_axis_mixes_only_what_it_says(tied):
 
 
 def test_tied_row_attention_as_esm_writes_it():
-    # esm/axial_attention.py, RowSelfAttention: einsum over [rows, columns, batch, heads, channels], padded queries zeroed.
+    # esm/axial_attention.py, RowSelfAttention: einsum over [rows, columns, batch, heads, channels], padded q zeroed.
     rows, columns, heads, channels = 6, 9, 2, 8
     q, k, v = torch.randn(3, rows, columns, 1, heads, channels).unbind(0)
     padded = torch.zeros(1, rows, columns, dtype=torch.bool)
@@ -77,8 +78,8 @@ def test_tied_row_attention_as_esm_writes_it():
 def test_permuting_the_sequences_permutes_the_outputs():
     qkv, order = torch.randn(1, 33, 6, 3, 2, 8), torch.randperm(33)
     for axis, tied in [("residues", False), ("residues", True), ("sequences", False)]:
-        out = fovea.axial_attention(qkv, axis, tied=tied)
-        torch.testing.assert_close(fovea.axial_attention(qkv[:, order], axis, tied=tied), out[:, order], rtol=0, atol=2e-6)
+        out, moved = (fovea.axial_attention(x, axis, tied=tied) for x in (qkv, qkv[:, order]))
+        torch.testing.assert_close(moved, out[:, order], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -124,11 +125,11 @@ QKV = torch.ones(2, 4, 5, 3, 2, 8)
     ((QKV[0], "residues"), "qkv has 5 axes, expected 6, [B,R,L,3,H,C]; qkv [4,5,3,2,8]"),
     ((QKV[:, :, :, :2], "residues"), "qkv has 2 parts, expected 3 (query, key, value); qkv [2,4,5,2,2,8]"),
     ((QKV, "sequences", torch.ones(5, 5)),
-     "pair_bias has shape [5,5], expected [n,n], [H,n,n] or [B,H,n,n] with [B,H,n,n] = [2,2,4,4], where B and H may be 1; "
-     "qkv [2,4,5,3,2,8], pair_bias [5,5]"),
+     "pair_bias has shape [5,5], expected [n,n], [H,n,n] or [B,H,n,n] with [B,H,n,n] = [2,2,4,4], where B and H may be "
+     "1; qkv [2,4,5,3,2,8], pair_bias [5,5]"),
     ((QKV, "residues", torch.ones(1, 5)),
-     "pair_bias has shape [1,5], expected [n,n], [H,n,n] or [B,H,n,n] with [B,H,n,n] = [2,2,5,5], where B and H may be 1; "
-     "qkv [2,4,5,3,2,8], pair_bias [1,5]"),
+     "pair_bias has shape [1,5], expected [n,n], [H,n,n] or [B,H,n,n] with [B,H,n,n] = [2,2,5,5], where B and H may be "
+     "1; qkv [2,4,5,3,2,8], pair_bias [1,5]"),
     ((QKV, "residues", None, True, torch.ones(2, 5, 4, dtype=torch.bool)),
      "mask has 5 sequences, expected 4 (as qkv); qkv [2,4,5,3,2,8], mask [2,5,4]"),
     ((QKV, "residues", None, True, torch.ones(2, 4, 5)),

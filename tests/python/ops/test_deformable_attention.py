@@ -49,7 +49,8 @@ def test_float32_error_against_float64():
     for seed in range(60):
         torch.manual_seed(seed)
         value, shapes, locations, weights, grad_out = random_case(random.Random(seed))
-        exact = run(deformable_attention, value.double(), shapes, locations.double(), weights.double(), grad_out.double())
+        wide = [t.double() if t.is_floating_point() else t for t in (value, shapes, locations, weights, grad_out)]
+        exact = run(deformable_attention, *wide)
         got = run(fovea.deformable_attention, value, shapes, locations, weights, grad_out)
         assert error(got[0], exact[0]) <= 2e-6, seed
         for a, b in zip(got[1:], exact[1:]):
@@ -70,7 +71,8 @@ def test_the_sizes_of_deformable_detrs_own_test():
 def test_locations_on_a_pixel_grid_with_weight_one_are_plain_reading():
     value = torch.randn(1, 24, 2, 7)
     z, y, x = torch.meshgrid(torch.arange(2), torch.arange(3), torch.arange(4), indexing="ij")
-    points = torch.stack([(x + 0.5) / 4, (y + 0.5) / 3, (z + 0.5) / 2], -1).view(1, 24, 1, 1, 1, 3).expand(1, 24, 2, 1, 1, 3)
+    points = torch.stack([(x + 0.5) / 4, (y + 0.5) / 3, (z + 0.5) / 2], -1).view(1, 24, 1, 1, 1, 3)
+    points = points.expand(1, 24, 2, 1, 1, 3)
     out = fovea.deformable_attention(value, torch.tensor([[2, 3, 4]]), points, torch.ones(1, 24, 2, 1, 1))
     torch.testing.assert_close(out.view(1, 24, 2, 7), value, rtol=0, atol=1e-6)
 
@@ -129,7 +131,8 @@ SHAPES = "; value [1,6,2,4], spatial_shapes [1,2], locations [1,3,2,1,5,2], weig
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ((VALUE[0], torch.tensor([[2, 3]]), POINTS, WEIGHTS), "value has 3 axes, expected 4, [B,S,H,C]" + SHAPES.replace("[1,6", "[6")),
+    ((VALUE[0], torch.tensor([[2, 3]]), POINTS, WEIGHTS),
+     "value has 3 axes, expected 4, [B,S,H,C]" + SHAPES.replace("[1,6", "[6")),
     ((VALUE, torch.tensor([[2, 3, 1]]), POINTS, WEIGHTS),
      "locations has 2 coordinates, expected 3 (the axes of spatial_shapes)" + SHAPES.replace("s [1,2]", "s [1,3]")),
     ((VALUE, torch.tensor([[6]]), POINTS[..., :1], WEIGHTS), "spatial_shapes has 1 axes a level, expected 2 or 3"

@@ -93,13 +93,11 @@ def test_deformable_attention_gradient_of_value_locations_and_weights(shapes, ch
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("axis", ["residues", "sequences"])
 def test_axial_attention_gradient_of_qkv_and_pair_bias(axis, tied, masked):
-    n = 4 if axis == "residues" else 3
-    mask = torch.rand(2, 3, 4) > 0.3 if masked else None
-    if masked:
-        mask[1] = False
-    for bias_shape in [(2, 2, n, n), (1, 2, n, n), (2, 1, n, n), (2, n, n), (n, n)]:
+    n = 3 if axis == "residues" else 2
+    mask = torch.tensor([[[1, 0, 1], [1, 1, 0]], [[0, 0, 0], [0, 0, 0]]]).bool() if masked else None
+    for bias_shape in [(2, 2, n, n), (2, 1, n, n), (2, n, n), (n, n)]:
         gradcheck(lambda qkv, bias: fovea.axial_attention(qkv, axis, bias, tied, mask, 0.6),
-                  (randn(2, 3, 4, 3, 2, 2), randn(*bias_shape)))
+                  (randn(2, 2, 3, 3, 2, 1), randn(*bias_shape)))
 
 
 def test_only_wanted_gradients_are_computed():
@@ -129,7 +127,8 @@ def test_second_derivatives_are_refused_by_name():
     with pytest.raises(RuntimeError, match="derivative for fovea::attention_backward is not implemented"):
         grad.sum().backward()
     scores = randn(3, 1)
-    (grad,) = torch.autograd.grad(fovea.attention_pool(scores, randn(3, 2))[0].square().sum(), scores, create_graph=True)
+    out, _ = fovea.attention_pool(scores, randn(3, 2))
+    (grad,) = torch.autograd.grad(out.square().sum(), scores, create_graph=True)
     with pytest.raises(RuntimeError, match="derivative for fovea::attention_pool_backward is not implemented"):
         grad.sum().backward()
     value, points = randn(1, 4, 1, 2), torch.rand(1, 1, 1, 1, 1, 2, dtype=torch.double)

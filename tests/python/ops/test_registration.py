@@ -82,7 +82,8 @@ def test_deformable_attention(dtype):
 
     plane, space = torch.tensor([[3, 4], [2, 2]]), torch.tensor([[2, 3, 2]])
     check(ops.deformable_attention, t(2, 16, 2, 5), plane, t(2, 3, 2, 2, 4, 2), t(2, 3, 2, 2, 4))
-    check(ops.deformable_attention, t(1, 12, 2, 5, grad=False), space, t(1, 3, 2, 1, 4, 3), t(1, 3, 2, 1, 4, grad=False))
+    check(ops.deformable_attention, t(1, 12, 2, 5, grad=False), space, t(1, 3, 2, 1, 4, 3),
+          t(1, 3, 2, 1, 4, grad=False))
     check(ops.deformable_attention, t(0, 16, 2, 5), plane, t(0, 3, 2, 2, 4, 2), t(0, 3, 2, 2, 4))
     arguments = t(2, 16, 2, 5, grad=False), plane, t(2, 3, 2, 2, 4, 2, grad=False), t(2, 3, 2, 2, 4, grad=False)
     out = ops.deformable_attention(*arguments)
