@@ -2,7 +2,9 @@
 //   Untied: one call of the dense kernel a sample, places of the other axis as its batch, all by strides; the gradient
 //   of a bias shared by the places is a broadcast axis there, summed by one owner in order.
 //   Tied: one map for all places r, made with the tiles of the dense kernel (forward-inl.h, backward-inl.h), a block of
-//   up to 3 vectors of queries (forward) or keys (backward) at a time, the other side of the map in full:
+//   up to 3 vectors of queries (forward) or keys (backward) at a time, the other side of the map in full. A strip of
+//   blocks, 192 columns of the map, goes through the alignment together, or it would be read from memory for each
+//   block:
 //     forward   S^T += K_r Q_r^T for every r; softmax down the lanes; O_r^T = V_r^T P^T for every r
 //     backward  S += Q_r K_r^T, dP += dO_r V_r^T for every r; P, dS; then for every r dV_r^T += dO_r^T P,
 //               dK_r^T += Q_r^T dS, dQ_r += dS K_r. A head belongs to one thread, blocks of keys follow one another.
@@ -123,6 +125,8 @@ namespace HWY_NAMESPACE {
 namespace tied {
 using cpu::axial::Call;
 
+constexpr int64_t kStripBlocks = 64 / L;              // blocks of 3 vectors that share a reading of the alignment
+constexpr int64_t kPlaces = 4;                        // places that a chunk of the map serves while it is in cache
 constexpr int kScoreRows = kRegisters == 32 ? 8 : 4;  // rows of a map that one tile sums
 
 // Rows of one place and head: row i at + i * stride[2] of a [m,H,n,C] view.
@@ -171,35 +175,61 @@ void add_products(const Rows<const float>& x, int64_t rows, int C, const float* 
   for (; row < rows; ++row) tile(std::integral_constant<int, 1>(), row);
 }
 
+// Up to 3 vectors of a map's columns: queries in the forward pass, keys in the backward pass.
+struct Block {
+  int64_t first;
+  int count, vectors;
+};
+
+// Blocks of the strip that starts at `first`, the other side of the map in full: they go through the alignment
+// together.
+std::vector<Block> strip_blocks(const Call& call, int64_t first) {
+  std::vector<Block> blocks;
+  const int64_t end = std::min(call.n, first + kStripBlocks * 3 * L);
+  for (int64_t i = first; i < end; i += 3 * L) {
+    const int count = static_cast<int>(std::min<int64_t>(3 * L, end - i));
+    blocks.push_back({i, count, (count + L - 1) / L});
+  }
+  return blocks;
+}
+
+// f(std::integral_constant<int, V>()) with the block's number of vectors.
+template <class F>
+HWY_INLINE void with_vectors(const Block& block, const F& f) {
+  block.vectors == 1   ? f(std::integral_constant<int, 1>())
+  : block.vectors == 2 ? f(std::integral_constant<int, 2>())
+                       : f(std::integral_constant<int, 3>());
+}
+
 // ------------------------------------------------------------------------------------------------------------- forward
 
 struct ForwardMemory {
-  float *q, *qt, *map, *k, *v, *out_t, *spill, *lse;
-  int64_t step;
-  ForwardMemory(const Call& call, Arena& arena) : step(round_up(call.C, 4)) {
+  int64_t step, map_size;
+  float *q, *qt, *map, *k, *v, *out_t, *spill, *lse, *inverse;
+  ForwardMemory(const Call& call, Arena& arena) : step(round_up(call.C, 4)), map_size(call.n * 3 * L) {
     const int64_t lanes = 3 * L;
-    q = arena.take(lanes * step), qt = arena.take(step * lanes), map = arena.take(round_up(call.n, kChunk) * lanes);
-    k = arena.take(kChunk * step), v = arena.take(kChunk * step), out_t = arena.take(step * lanes);
-    spill = arena.take(kScoreRows * lanes), lse = arena.take(lanes);
+    q = arena.take(lanes * step), qt = arena.take(kPlaces * step * lanes), map = arena.take(kStripBlocks * map_size);
+    k = arena.take(kChunk * step), v = arena.take(kChunk * step), out_t = arena.take(kPlaces * step * lanes);
+    spill = arena.take(kScoreRows * lanes), lse = arena.take(lanes), inverse = arena.take(kStripBlocks * lanes);
   }
 };
 
 // Softmax down the lanes of the map [n][V * L], log2 units: weights exp(s - maximum), their sums into `inverse` as
 // reciprocals and into lse.
 template <int V>
-void softmax_lanes(const Call& call, int64_t b, float* map, float* inverse, float* lse) {
+void softmax_lanes(int64_t n, float* map, float* inverse, float* lse) {
   const Floats d;
   for (int v = 0; v < V; ++v) {
     Vector maximum = hn::Set(d, -kInfinity), total = hn::Zero(d);
-    for (int64_t j = 0; j < call.n; ++j) {
+    for (int64_t j = 0; j < n; ++j) {
       const Vector s = hn::Load(d, map + (j * V + v) * L);
       maximum = hn::Max(hn::IfThenElse(hn::Eq(s, s), s, hn::Set(d, std::numeric_limits<float>::lowest())), maximum);
     }
     const auto none = hn::Eq(maximum, hn::Set(d, -kInfinity));
     const Vector shift = hn::IfThenZeroElse(none, maximum);
-    for (int64_t j = 0; j < call.n; j += kChunk) {
+    for (int64_t j = 0; j < n; j += kChunk) {
       Vector chunk = hn::Zero(d);
-      for (int64_t jj = j; jj < std::min(call.n, j + kChunk); ++jj) {
+      for (int64_t jj = j; jj < std::min(n, j + kChunk); ++jj) {
         float* at = map + (jj * V + v) * L;
         const Vector e = Exp2(hn::Sub(hn::Load(d, at), shift));
         chunk = hn::Add(chunk, e);
@@ -215,182 +245,267 @@ void softmax_lanes(const Call& call, int64_t b, float* map, float* inverse, floa
   }
 }
 
+// s[i,j] += scale sum_r <q_ri, k_rj>, r0 <= r < r_end.
 template <int V>
-void query_block(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int count) {
+void add_scores(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, const Block& block, int64_t r0,
+                int64_t r_end, float* map) {
   constexpr int lanes = V * L;
-  const auto& p = call.p;
+  const auto q = call.part_of(call.p.qkv, b, axial::kQuery), k = call.part_of(call.p.qkv, b, axial::kKey);
   const int C = static_cast<int>(call.C);
-  const auto q = call.part_of(p.qkv, b, axial::kQuery), k = call.part_of(p.qkv, b, axial::kKey),
-             v = call.part_of(p.qkv, b, axial::kValue);
-  const auto out = call.heads_of(p.out, b);
-
-  // s[i,j] = scale sum_r <q_ri, k_rj> + bias[i,j]
-  Fill(m.map, call.n * lanes, 0);
-  for (int64_t r = 0; r < call.m; ++r) {
-    const auto queries = open_rows(call, b, r, rows_of(q, r, h), i0, count, 1, m.step, m.q);
-    PackTransposed(queries, 0, count, lanes, C, Factor(p.scale * kLog2eExact), m.qt);
-    for (int64_t j = 0; j < call.n; j += kChunk) {
+  const int64_t packed = m.step * lanes;
+  for (int64_t r = r0; r < r_end; ++r) {
+    const auto queries = open_rows(call, b, r, rows_of(q, r, h), block.first, block.count, 1, m.step, m.q);
+    PackTransposed(queries, 0, block.count, lanes, C, Factor(call.p.scale * kLog2eExact), m.qt + (r - r0) * packed);
+  }
+  for (int64_t j = 0; j < call.n; j += kChunk)
+    for (int64_t r = r0; r < r_end; ++r) {
       const int64_t keys = std::min<int64_t>(kChunk, call.n - j);
       const auto rows = open_rows(call, b, r, rows_of(k, r, h), j, keys, 1, m.step, m.k);
-      add_products<V>(rows, keys, C, m.qt, m.spill, m.map + j * lanes);
+      add_products<V>(rows, keys, C, m.qt + (r - r0) * packed, m.spill, map + j * lanes);
     }
-  }
+}
+
+// Scores plus bias become weights; lse is written.
+template <int V>
+void weigh(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, const Block& block, float* map,
+           float* inverse) {
+  constexpr int lanes = V * L;
+  const auto& p = call.p;
   for (int64_t j = 0; j < call.n; ++j) {
-    float* row = m.map + j * lanes;
-    for (int u = 0; u < count && p.pair_bias.data; ++u) row[u] += p.pair_bias(b, h, i0 + u, j) * kLog2e;
+    float* row = map + j * lanes;
+    for (int u = 0; u < block.count && p.pair_bias.data; ++u) row[u] += p.pair_bias(b, h, block.first + u, j) * kLog2e;
     if (call.closed(b, j)) Fill(row, lanes, -kInfinity);
   }
-  HWY_ALIGN float inverse[lanes];
-  softmax_lanes<V>(call, b, m.map, inverse, m.lse);
-  for (int u = 0; u < count; ++u) p.lse(b, 0, h, i0 + u) = m.lse[u];
+  softmax_lanes<V>(call.n, map, inverse, m.lse);
+  for (int u = 0; u < block.count; ++u) p.lse(b, 0, h, block.first + u) = m.lse[u];
+}
 
-  // out_r = P v_r
-  constexpr int CB = kRegisters == 32 ? 8 : 4;
-  for (int64_t r = 0; r < call.m; ++r) {
-    BlockState<V> s(m.qt, C, C, m.out_t, m.map);
-    for (int64_t j = 0; j < call.n; j += kChunk) {
+// out_r = P v_r, r0 <= r < r_end.
+template <int V>
+void write_out(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, const Block& block, int64_t r0,
+               int64_t r_end, float* map, const float* inverse) {
+  constexpr int lanes = V * L, CB = kRegisters == 32 ? 8 : 4;
+  const auto v = call.part_of(call.p.qkv, b, axial::kValue);
+  const auto out = call.heads_of(call.p.out, b);
+  const int C = static_cast<int>(call.C);
+  const int64_t packed = m.step * lanes;
+  BlockState<V> s(m.qt, C, C, m.out_t, map);
+  Fill(m.out_t, (r_end - r0) * packed, 0);
+  for (int64_t j = 0; j < call.n; j += kChunk)
+    for (int64_t r = r0; r < r_end; ++r) {
       const int keys = static_cast<int>(std::min<int64_t>(kChunk, call.n - j));
       const auto values = open_rows(call, b, r, rows_of(v, r, h), j, keys, 4, m.step, m.v);
       const KeyChunk chunk{nullptr, values.base, nullptr, 0, values.step, 0, keys};
-      s.p = m.map + j * lanes;
+      s.out_t = m.out_t + (r - r0) * packed, s.p = map + j * lanes;
       int c = 0;
       for (; c + CB <= C; c += CB) PvTile<CB, V, false>(s, chunk, c);
       for (; c < C; c += 4) PvTile<4, V, false>(s, chunk, c);
     }
-    UnpackTransposed(m.out_t, lanes, inverse, rows_of(out, r, h), i0, count, C);
-  }
+  for (int64_t r = r0; r < r_end; ++r)
+    UnpackTransposed(m.out_t + (r - r0) * packed, lanes, inverse, rows_of(out, r, h), block.first, block.count, C);
+}
+
+void forward_strip(const Call& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t first) {
+  const std::vector<Block> blocks = strip_blocks(call, first);
+  Fill(m.map, static_cast<int64_t>(blocks.size()) * m.map_size, 0);
+  const auto each = [&](const auto& f) {
+    for (size_t i = 0; i < blocks.size(); ++i)
+      with_vectors(blocks[i],
+                   [&](auto vectors) { f(vectors, blocks[i], m.map + i * m.map_size, m.inverse + i * 3 * L); });
+  };
+  for (int64_t r = 0; r < call.m; r += kPlaces)
+    each([&](auto vectors, const Block& block, float* map, float*) {
+      add_scores<decltype(vectors)::value>(call, m, b, h, block, r, std::min(r + kPlaces, call.m), map);
+    });
+  each([&](auto vectors, const Block& block, float* map, float* inverse) {
+    weigh<decltype(vectors)::value>(call, m, b, h, block, map, inverse);
+  });
+  for (int64_t r = 0; r < call.m; r += kPlaces)
+    each([&](auto vectors, const Block& block, float* map, float* inverse) {
+      write_out<decltype(vectors)::value>(call, m, b, h, block, r, std::min(r + kPlaces, call.m), map, inverse);
+    });
 }
 
 void Forward(const AxialAttentionParams<float>& p, const ParallelFor& parallel) {
   const Call call(p);
-  const int64_t blocks = (call.n + 3 * L - 1) / (3 * L);
-  parallel(call.B * call.H * blocks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t width = kStripBlocks * 3 * L, strips = (call.n + width - 1) / width;
+  parallel(call.B * call.H * strips, 1, [&](int64_t begin, int64_t end) {
     const FlushDenormals flush;
     Arena counter;
     ForwardMemory(call, counter);
     const auto memory = hwy::AllocateAligned<float>(counter.used());
     Arena arena(memory.get());
     const ForwardMemory m(call, arena);
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t b = item / blocks / call.H, h = item / blocks % call.H, i0 = item % blocks * 3 * L;
-      const int count = static_cast<int>(std::min<int64_t>(3 * L, call.n - i0)), vectors = (count + L - 1) / L;
-      vectors == 1   ? query_block<1>(call, m, b, h, i0, count)
-      : vectors == 2 ? query_block<2>(call, m, b, h, i0, count)
-                     : query_block<3>(call, m, b, h, i0, count);
-    }
+    for (int64_t item = begin; item < end; ++item)
+      forward_strip(call, m, item / strips / call.H, item / strips % call.H, item % strips * width);
   });
 }
 
 // ------------------------------------------------------------------------------------------------------------ backward
 
 struct BackwardMemory {
-  int64_t rows, step;
+  int64_t rows, step, map_size;
   float *q, *grad_out, *k, *v, *kt, *vt, *grad_q, *grad_vt, *grad_kt, *p, *ds, *spill, *lse, *scale, *one;
   double* delta;
-  BackwardMemory(const Call& call, Arena& arena) : rows(round_up(call.n, 8)), step(round_up(call.C, L)) {
+  BackwardMemory(const Call& call, Arena& arena)
+      : rows(round_up(call.n, 8)), step(round_up(call.C, L)), map_size(rows * 3 * L) {
     const int64_t lanes = 3 * L;
     q = arena.take(rows * step), grad_out = arena.take(rows * step), grad_q = arena.take(rows * step);
     k = arena.take(lanes * step), v = arena.take(lanes * step);
-    kt = arena.take(step * lanes), vt = arena.take(step * lanes), grad_vt = arena.take(step * lanes);
-    grad_kt = arena.take(step * lanes);
-    p = arena.take(rows * lanes), ds = arena.take(rows * lanes), spill = arena.take(kScoreRows * lanes);
+    kt = arena.take(kPlaces * step * lanes), vt = arena.take(kPlaces * step * lanes);
+    grad_vt = arena.take(step * lanes), grad_kt = arena.take(step * lanes);
+    p = arena.take(kStripBlocks * map_size), ds = arena.take(kStripBlocks * map_size);
+    spill = arena.take(kScoreRows * lanes);
     lse = arena.take(rows), scale = arena.take(lanes), one = arena.take(lanes);
     delta = reinterpret_cast<double*>(arena.take(2 * rows));
   }
 };
 
+// A head of a sample.
+struct Head {
+  const Call& call;
+  const BackwardMemory& m;
+  const AxialAttentionBackwardParams<float>& g;
+  int64_t b, h;
+  View<const float, 4> q = call.part_of(call.p.qkv, b, axial::kQuery), k = call.part_of(call.p.qkv, b, axial::kKey),
+                       v = call.part_of(call.p.qkv, b, axial::kValue), grad_out = call.heads_of(g.grad_out, b);
+  View<float, 4> grad_q = call.part_of(g.grad_qkv, b, axial::kQuery), grad_k = call.part_of(g.grad_qkv, b, axial::kKey),
+                 grad_v = call.part_of(g.grad_qkv, b, axial::kValue);
+
+  template <class T>
+  Rows<T> rows(const View<T, 4>& view, int64_t r) const {
+    return rows_of(view, r, h);
+  }
+};
+
+// S += Q_r K_r^T,   dP += dO_r V_r^T, r0 <= r < r_end.
 template <int V>
-void key_block(const Call& call, const BackwardMemory& m, const AxialAttentionBackwardParams<float>& g, int64_t b,
-               int64_t h, int64_t j0, int count) {
+void add_maps(const Head& head, const Block& block, int64_t r0, int64_t r_end, float* scores, float* grad_weights) {
+  constexpr int lanes = V * L;
+  const Call& call = head.call;
+  const BackwardMemory& m = head.m;
+  const int C = static_cast<int>(call.C);
+  const int64_t packed = m.step * lanes;
+  for (int64_t r = r0; r < r_end; ++r) {
+    const auto keys = open_rows(call, head.b, r, head.rows(head.k, r), block.first, block.count, 1, m.step, m.k);
+    PackTransposed(keys, 0, block.count, lanes, C, Factor(call.p.scale * kLog2eExact), m.kt + (r - r0) * packed);
+    const auto values = open_rows(call, head.b, r, head.rows(head.v, r), block.first, block.count, 1, m.step, m.v);
+    PackTransposed(values, 0, block.count, lanes, C, Factor(1), m.vt + (r - r0) * packed);
+  }
+  for (int64_t i = 0; i < call.n; i += kRowChunk)
+    for (int64_t r = r0; r < r_end; ++r) {
+      const int64_t rows = std::min<int64_t>(kRowChunk, call.n - i);
+      const auto queries = open_rows(call, head.b, r, head.rows(head.q, r), i, rows, 1, m.step, m.q);
+      add_products<V>(queries, rows, C, m.kt + (r - r0) * packed, m.spill, scores + i * lanes);
+      // dO of a masked query counts: only its q is left out.
+      const auto upstream = head.rows(head.grad_out, r);
+      add_products<V>({upstream(i), nullptr, upstream.step}, rows, C, m.vt + (r - r0) * packed, m.spill,
+                      grad_weights + i * lanes);
+    }
+}
+
+// P = exp(S + bias - lse) in place of S,   dS = P (dP - delta) in place of dP.
+template <int V>
+void weigh(const Head& head, const Block& block, float* map_p, float* map_ds) {
   constexpr int lanes = V * L;
   const Floats d;
-  const auto& p = call.p;
-  const int C = static_cast<int>(call.C);
-  const int64_t n = call.n;
-  const auto q = call.part_of(p.qkv, b, axial::kQuery), k = call.part_of(p.qkv, b, axial::kKey),
-             v = call.part_of(p.qkv, b, axial::kValue);
-  const auto grad_out = call.heads_of(g.grad_out, b);
-  const auto take = [&](const View<const float, 4>& rows, int64_t r, int64_t multiple, float* memory) {
-    return open_rows(call, b, r, rows_of(rows, r, h), 0, n, multiple, m.step, memory);
-  };
-  // dO of a masked query counts: only its q is left out.
-  const auto take_upstream = [&](int64_t r) {
-    const Rows<const float> upstream = rows_of(grad_out, r, h);
-    if (C % 4 == 0) return upstream;
-    for (int64_t i = 0; i < n; ++i) CopyRow(upstream(i), C, static_cast<int>(m.step), m.grad_out + i * m.step);
-    return Rows<const float>{m.grad_out, nullptr, m.step};
-  };
-
-  // S = sum_r Q_r K_r^T,   dP = sum_r dO_r V_r^T
-  Fill(m.p, m.rows * lanes, 0), Fill(m.ds, m.rows * lanes, 0);
-  for (int64_t r = 0; r < call.m; ++r) {
-    const auto keys = open_rows(call, b, r, rows_of(k, r, h), j0, count, 1, m.step, m.k);
-    PackTransposed(keys, 0, count, lanes, C, Factor(p.scale * kLog2eExact), m.kt);
-    const auto values = open_rows(call, b, r, rows_of(v, r, h), j0, count, 1, m.step, m.v);
-    PackTransposed(values, 0, count, lanes, C, Factor(1), m.vt);
-    add_products<V>(take(q, r, 1, m.q), n, C, m.kt, m.spill, m.p);
-    add_products<V>(take_upstream(r), n, C, m.vt, m.spill, m.ds);
-  }
-
-  // P = exp(S + bias - lse),   dS = P (dP - delta)
-  HWY_ALIGN float bias[lanes], open[lanes];
-  for (int u = 0; u < lanes; ++u) open[u] = u < count && !call.closed(b, j0 + u) ? 1 : 0;
-  Fill(bias, lanes, 0);
-  for (int64_t i = 0; i < n; ++i) {
-    float *row_p = m.p + i * lanes, *row_ds = m.ds + i * lanes;
-    for (int u = 0; u < count && p.pair_bias.data; ++u) bias[u] = p.pair_bias(b, h, i, j0 + u) * kLog2e;
+  const Call& call = head.call;
+  const auto& bias = call.p.pair_bias;
+  HWY_ALIGN float row_bias[lanes], open[lanes];
+  for (int u = 0; u < lanes; ++u) open[u] = u < block.count && !call.closed(head.b, block.first + u) ? 1 : 0;
+  Fill(row_bias, lanes, 0);
+  for (int64_t i = 0; i < call.n; ++i) {
+    float *p = map_p + i * lanes, *ds = map_ds + i * lanes;
+    for (int u = 0; u < block.count && bias.data; ++u) row_bias[u] = bias(head.b, head.h, i, block.first + u) * kLog2e;
     Vector dp[V];
-    FOVEA_EACH (u, V) {
-      const Vector s = hn::Add(hn::Load(d, row_p + u * L), hn::Load(d, bias + u * L));
-      const auto closed = hn::Eq(hn::Load(d, open + u * L), hn::Zero(d));
-      hn::Store(hn::IfThenZeroElse(closed, Exp2(hn::Sub(s, hn::Set(d, m.lse[i])))), d, row_p + u * L);
-      dp[u] = hn::IfThenZeroElse(closed, hn::Load(d, row_ds + u * L));
+    FOVEA_EACH (v, V) {
+      const Vector s = hn::Add(hn::Load(d, p + v * L), hn::Load(d, row_bias + v * L));
+      const auto closed = hn::Eq(hn::Load(d, open + v * L), hn::Zero(d));
+      hn::Store(hn::IfThenZeroElse(closed, Exp2(hn::Sub(s, hn::Set(d, head.m.lse[i])))), d, p + v * L);
+      dp[v] = hn::IfThenZeroElse(closed, hn::Load(d, ds + v * L));
     }
-    if (n <= 3 * L) {  // all keys are here
-      CentreRow<V>(dp, row_p);
+    if (call.n <= 3 * L) {  // all keys are here
+      CentreRow<V>(dp, p);
     } else {
-      FOVEA_EACH (u, V) dp[u] = hn::Sub(dp[u], hn::Set(d, static_cast<float>(m.delta[i])));
+      FOVEA_EACH (v, V) dp[v] = hn::Sub(dp[v], hn::Set(d, static_cast<float>(head.m.delta[i])));
     }
-    FOVEA_EACH (u, V) {
-      const Vector weight = hn::Load(d, row_p + u * L);
-      hn::Store(hn::IfThenZeroElse(hn::Eq(weight, hn::Zero(d)), hn::Mul(weight, dp[u])), d, row_ds + u * L);
+    FOVEA_EACH (v, V) {
+      const Vector weight = hn::Load(d, p + v * L);
+      hn::Store(hn::IfThenZeroElse(hn::Eq(weight, hn::Zero(d)), hn::Mul(weight, dp[v])), d, ds + v * L);
     }
-    for (int u = 0; u < count && g.grad_pair_bias.data; ++u) g.grad_pair_bias(b, h, i, j0 + u) += row_ds[u];
+    for (int u = 0; u < block.count && head.g.grad_pair_bias.data; ++u)
+      head.g.grad_pair_bias(head.b, head.h, i, block.first + u) += ds[u];
   }
+}
 
-  // dV_r = P^T dO_r,   dK_r = scale dS^T Q_r,   dQ_r = scale dS K_r
+// dV_r = P^T dO_r,   dK_r = scale dS^T Q_r;   dQ_r += dS K_r, in m.grad_q and without the scale.
+template <int V>
+void write_gradients(const Head& head, const Block& block, int64_t r, const Rows<const float>& queries,
+                     const Rows<const float>& upstream, const float* p, const float* ds) {
+  constexpr int lanes = V * L;
   constexpr int64_t kAllOpen = std::numeric_limits<int64_t>::max() / 2;
-  const auto grad_q = call.part_of(g.grad_qkv, b, axial::kQuery), grad_k = call.part_of(g.grad_qkv, b, axial::kKey),
-             grad_v = call.part_of(g.grad_qkv, b, axial::kValue);
+  const Call& call = head.call;
+  const BackwardMemory& m = head.m;
+  const int C = static_cast<int>(call.C);
+  const auto keys = copied_rows(call, head.b, r, head.rows(head.k, r), block.first, block.count, m.step, m.k);
+  Fill(m.grad_vt, m.step * lanes, 0), Fill(m.grad_kt, m.step * lanes, 0);
+  for (int64_t i = 0; i < call.n; i += kRowChunk) {
+    const int rows = static_cast<int>(std::min<int64_t>(kRowChunk, call.n - i));
+    const int padded = static_cast<int>(round_up(rows, 8));
+    Columns<V, false>(upstream(i), upstream.step, C, p + i * lanes, rows, kAllOpen, m.grad_vt);
+    Columns<V, false>(queries(i), queries.step, C, ds + i * lanes, rows, kAllOpen, m.grad_kt);
+    const float *x = ds + i * lanes, *key = keys.base;
+    float* to = m.grad_q + i * m.step;
+    int64_t c = 0;
+    for (; c + 2 * L <= m.step; c += 2 * L) QueryColumns<2>(x, lanes, key + c, m.step, block.count, to + c, padded);
+    if (c < m.step) QueryColumns<1>(x, lanes, key + c, m.step, block.count, to + c, padded);
+  }
+  const Rows<float> grad_k = head.rows(head.grad_k, r), grad_v = head.rows(head.grad_v, r);
+  UnpackTransposed(m.grad_vt, lanes, m.one, grad_v, block.first, block.count, C);
+  UnpackTransposed(m.grad_kt, lanes, m.scale, grad_k, block.first, block.count, C);
+  for (int64_t j = block.first; j < block.first + block.count; ++j)
+    if (!call.open(head.b, r, j)) Fill(grad_k(j), C, 0), Fill(grad_v(j), C, 0);
+}
+
+void backward_strip(const Head& head, int64_t first) {
+  const Call& call = head.call;
+  const BackwardMemory& m = head.m;
+  const int C = static_cast<int>(call.C);
+  const std::vector<Block> blocks = strip_blocks(call, first);
+  Fill(m.p, static_cast<int64_t>(blocks.size()) * m.map_size, 0);
+  Fill(m.ds, static_cast<int64_t>(blocks.size()) * m.map_size, 0);
+  const auto each = [&](const auto& f) {
+    for (size_t i = 0; i < blocks.size(); ++i)
+      with_vectors(blocks[i],
+                   [&](auto vectors) { f(vectors, blocks[i], m.p + i * m.map_size, m.ds + i * m.map_size); });
+  };
+  for (int64_t r = 0; r < call.m; r += kPlaces)
+    each([&](auto vectors, const Block& block, float* p, float* ds) {
+      add_maps<decltype(vectors)::value>(head, block, r, std::min(r + kPlaces, call.m), p, ds);
+    });
+  each([&](auto vectors, const Block& block, float* p, float* ds) {
+    weigh<decltype(vectors)::value>(head, block, p, ds);
+  });
   for (int64_t r = 0; r < call.m; ++r) {
-    const auto queries = take(q, r, 4, m.q), upstream = take_upstream(r);
-    const auto keys = copied_rows(call, b, r, rows_of(k, r, h), j0, count, m.step, m.k);
-    const Rows<float> to_q = rows_of(grad_q, r, h), to_k = rows_of(grad_k, r, h), to_v = rows_of(grad_v, r, h);
-    Fill(m.grad_vt, m.step * lanes, 0), Fill(m.grad_kt, m.step * lanes, 0), Fill(m.grad_q, m.rows * m.step, 0);
-    for (int64_t i = 0; i < n; i += kRowChunk) {
-      const int rows = static_cast<int>(std::min<int64_t>(kRowChunk, n - i));
-      const int padded = static_cast<int>(round_up(rows, 8));
-      const float *weights = m.p + i * lanes, *ds = m.ds + i * lanes;
-      Columns<V, false>(upstream(i), upstream.step, C, weights, rows, kAllOpen, m.grad_vt);
-      Columns<V, false>(queries(i), queries.step, C, ds, rows, kAllOpen, m.grad_kt);
-      float* to = m.grad_q + i * m.step;
-      int64_t c = 0;
-      for (; c + 2 * L <= m.step; c += 2 * L) QueryColumns<2>(ds, lanes, keys.base + c, m.step, count, to + c, padded);
-      if (c < m.step) QueryColumns<1>(ds, lanes, keys.base + c, m.step, count, to + c, padded);
+    const auto queries = open_rows(call, head.b, r, head.rows(head.q, r), 0, call.n, 4, m.step, m.q);
+    Rows<const float> upstream = head.rows(head.grad_out, r);
+    if (C % 4) {
+      for (int64_t i = 0; i < call.n; ++i) CopyRow(upstream(i), C, static_cast<int>(m.step), m.grad_out + i * m.step);
+      upstream = {m.grad_out, nullptr, m.step};
     }
-    UnpackTransposed(m.grad_vt, lanes, m.one, to_v, j0, count, C);
-    UnpackTransposed(m.grad_kt, lanes, m.scale, to_k, j0, count, C);
-    for (int j = 0; j < count; ++j)
-      if (!call.open(b, r, j0 + j)) Fill(to_k(j0 + j), C, 0), Fill(to_v(j0 + j), C, 0);
-    for (int64_t i = 0; i < n; ++i) {
-      float* to = to_q(i);
+    Fill(m.grad_q, m.rows * m.step, 0);
+    each([&](auto vectors, const Block& block, float* p, float* ds) {
+      write_gradients<decltype(vectors)::value>(head, block, r, queries, upstream, p, ds);
+    });
+    const Rows<float> grad_q = head.rows(head.grad_q, r);
+    for (int64_t i = 0; i < call.n; ++i) {
       const float* from = m.grad_q + i * m.step;
-      if (!call.open(b, r, i))
-        Fill(to, C, 0);
-      else if (j0 == 0)
-        CopyRow(from, C, C, to, m.scale[0]);
+      if (!call.open(head.b, r, i))
+        Fill(grad_q(i), C, 0);
+      else if (first == 0)
+        CopyRow(from, C, C, grad_q(i), m.scale[0]);
       else
-        AddRow(from, m.scale[0], C, to);
+        AddRow(from, m.scale[0], C, grad_q(i));
     }
   }
 }
@@ -398,24 +513,16 @@ void key_block(const Call& call, const BackwardMemory& m, const AxialAttentionBa
 // All gradients of head h of sample b.
 void backward_head(const Call& call, const BackwardMemory& m, const AxialAttentionBackwardParams<float>& g, int64_t b,
                    int64_t h) {
-  const auto& p = call.p;
-  const auto grad_out = call.heads_of(g.grad_out, b);
-  const auto out = call.heads_of(p.out, b);
+  const Head head{call, m, g, b, h};
+  const auto out = call.heads_of(call.p.out, b);
   for (int64_t i = 0; i < m.rows; ++i) {
-    const float lse = i < call.n ? p.lse(b, 0, h, i) : -kInfinity;
+    const float lse = i < call.n ? call.p.lse(b, 0, h, i) : -kInfinity;
     m.lse[i] = lse == -kInfinity ? kNoWeight : lse * kLog2e;
     m.delta[i] = 0;
     for (int64_t r = 0; r < call.m && i < call.n; ++r)
-      m.delta[i] += double{Delta(rows_of(grad_out, r, h)(i), rows_of(out, r, h)(i), static_cast<int>(call.C))};
+      m.delta[i] += double{Delta(head.rows(head.grad_out, r)(i), rows_of(out, r, h)(i), static_cast<int>(call.C))};
   }
-  for (int64_t j = 0; j < call.n;) {
-    const int64_t vectors = std::min<int64_t>(3, (call.n - j + L - 1) / L);
-    const int count = static_cast<int>(std::min(vectors * L, call.n - j));
-    vectors == 1   ? key_block<1>(call, m, g, b, h, j, count)
-    : vectors == 2 ? key_block<2>(call, m, g, b, h, j, count)
-                   : key_block<3>(call, m, g, b, h, j, count);
-    j += count;
-  }
+  for (int64_t first = 0; first < call.n; first += kStripBlocks * 3 * L) backward_strip(head, first);
 }
 
 void Backward(const AxialAttentionBackwardParams<float>& g, const ParallelFor& parallel) {
