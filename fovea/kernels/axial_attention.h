@@ -57,7 +57,7 @@ void axial_attention_backward(const AxialAttentionBackwardParams<T>& g, const Pa
 
 namespace cpu {
 /// SIMD (AVX2, AVX-512, NEON), same bits for any thread count, no atomics. Untied attention is cpu::attention_forward
-/// on strided views, tied has kernels of its own that keep three vectors of its map's columns: O(n) memory a thread
+/// on strided views, tied has kernels of its own that hold 192 columns of the map: O((192 + C) * n) memory a thread
 /// beside the tensors. `isa` picks one instruction set, which the machine must have; kBaseline runs the definition.
 void axial_attention_forward(const AxialAttentionParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
 void axial_attention_backward(const AxialAttentionBackwardParams<float>& g, const ParallelFor& parallel,

@@ -2,9 +2,8 @@
 //   Untied: one call of the dense kernel a sample, places of the other axis as its batch, all by strides; the gradient
 //   of a bias shared by the places is a broadcast axis there, summed by one owner in order.
 //   Tied: one map for all places r, made with the tiles of the dense kernel (forward-inl.h, backward-inl.h), a block of
-//   up to 3 vectors of queries (forward) or keys (backward) at a time, the other side of the map in full. A strip of
-//   blocks, 192 columns of the map, goes through the alignment together, or it would be read from memory for each
-//   block:
+//   up to 3 vectors of queries (forward) or keys (backward) at a time, the other side of the map in full. Blocks
+//   of 192 columns go through the alignment together, or each would read it from memory anew:
 //     forward   S^T += K_r Q_r^T for every r; softmax down the lanes; O_r^T = V_r^T P^T for every r
 //     backward  S += Q_r K_r^T, dP += dO_r V_r^T for every r; P, dS; then for every r dV_r^T += dO_r^T P,
 //               dK_r^T += Q_r^T dS, dQ_r += dS K_r. A head belongs to one thread, blocks of keys follow one another.
