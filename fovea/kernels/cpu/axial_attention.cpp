@@ -162,7 +162,7 @@ void add_products(const Rows<const float>& x, int64_t rows, int C, const float* 
     FOVEA_EACH (j, J)
       FOVEA_EACH (v, V) a[j][v] = hn::Zero(d);
     float* to = map + row * V * L;
-    DotTile<J, V, kScoreBlock>(x(row), x.step, C, t, to + J * V * L, V * L, spill, a);
+    DotTile<J, V, kScoreBlock, 0>(x(row), x.step, C, t, to + J * V * L, V * L, spill, a);
     FOVEA_EACH (j, J)
       FOVEA_EACH (v, V) {
         float* at = to + (j * V + v) * L;
