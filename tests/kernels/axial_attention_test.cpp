@@ -237,6 +237,20 @@ TEST(AxialAttention, TiedMapsOfManySequencesStayExact) {
   }
 }
 
+TEST(AxialAttention, ASingleOpenKeyHasNoScoreGradientHoweverManyPlacesShareTheMap) {
+  for (Isa isa : testable_isas())
+    for (int64_t n : {1, 20}) {
+      AxialShape s;
+      s.L = n, s.R = 50, s.C = 40, s.tied = s.bias = s.mask = true;
+      AxialProblem<float> p(s, 13);
+      for (int64_t t = 0; t < s.R * s.L; ++t) p.mask[t] = t % n == 0;
+      run(p, isa);
+      for (float x : p.grad_bias) ASSERT_EQ(x, 0) << name_of(isa) << ' ' << n;
+      for (int64_t t = 0; t < s.R * s.L; ++t)
+        for (int64_t c = 0; c < 2 * s.H * s.C; ++c) ASSERT_EQ(p.grad_qkv[t * 3 * s.H * s.C + c], 0) << name_of(isa);
+    }
+}
+
 TEST(AxialAttention, SequencesOfAnAlignmentAreResiduesOfItsTransposeToTheBit) {
   for (Isa isa : testable_isas())
     for (bool tied : {false, true}) {

@@ -403,6 +403,25 @@ void add_maps(const Head& head, const Block& block, int64_t r0, int64_t r_end, f
     }
 }
 
+// A row whose keys are all here: P becomes P / sum P, dP loses its mean under P. As CentreRow of the dense kernel, but
+// divided rather than multiplied by the inverse: a single open key has weight 1 and gradient 0 to the bit, where dP, a
+// sum over all places, is large and would leave its rounding.
+template <int V>
+HWY_INLINE void centre(float* p, Vector (&dp)[V]) {
+  const Floats d;
+  Vector total = hn::Zero(d), mean = total;
+  FOVEA_EACH (v, V) total = hn::Add(total, hn::Load(d, p + v * L));
+  total = hn::SumOfLanes(d, total);
+  if (hn::GetLane(total) == 0) return;
+  FOVEA_EACH (v, V) {
+    const Vector weight = hn::Div(hn::Load(d, p + v * L), total);
+    hn::Store(weight, d, p + v * L);
+    mean = hn::Add(mean, hn::IfThenZeroElse(hn::Eq(weight, hn::Zero(d)), hn::Mul(weight, dp[v])));
+  }
+  mean = hn::SumOfLanes(d, mean);
+  FOVEA_EACH (v, V) dp[v] = hn::Sub(dp[v], mean);
+}
+
 // P = exp(S + bias - lse) in place of S,   dS = P (dP - delta) in place of dP.
 template <int V>
 void weigh(const Head& head, const Block& block, float* map_p, float* map_ds) {
@@ -423,8 +442,8 @@ void weigh(const Head& head, const Block& block, float* map_p, float* map_ds) {
       hn::Store(hn::IfThenZeroElse(closed, Exp2(hn::Sub(s, hn::Set(d, head.m.lse[i])))), d, p + v * L);
       dp[v] = hn::IfThenZeroElse(closed, hn::Load(d, ds + v * L));
     }
-    if (call.n <= 3 * L) {  // all keys are here
-      CentreRow<V>(dp, p);
+    if (call.n <= 3 * L) {
+      centre<V>(p, dp);
     } else {
       FOVEA_EACH (v, V) dp[v] = hn::Sub(dp[v], hn::Set(d, static_cast<float>(head.m.delta[i])));
     }
