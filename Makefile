@@ -18,14 +18,16 @@ test: build
 	@scripts/check_layers
 	@scripts/test $(BUILD)
 
-demo: build
+demo: setup
+	@mkdir -p build && cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+	@cmake --build --preset release --target fovea
 	@scripts/demo $(BUILD)
 
 asan: setup
 	@cmake --preset asan >/dev/null && cmake --build --preset asan && scripts/test build/asan
 
 bench: build
-	@$(BUILD)/fovea bench all
+	@scripts/results $(BUILD) bench
 
 results: build
 	@scripts/results $(BUILD)
