@@ -105,7 +105,7 @@ void add_bench(CLI::App& program) {
       "Example: fovea bench attention window --json\n\n"
       "Times our operators against torch's on the same numbers, in turns in one process on one thread, after checking\n"
       "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.");
-  command->add_option("part", a->parts, "attention, window, block or all")->capture_default_str();
+  command->add_option("part", a->parts, "attention, window, block, encoder or all")->capture_default_str();
   command->add_option("--seconds", a->seconds, "longest time a row, ours and the peer together")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();

@@ -31,24 +31,28 @@ double backward_roofline(double peak_gflops, int64_t C) { return scores_per_s(pe
 void time_in_turns(BenchRow& row, const BenchOptions& options, const std::function<void()>& ours,
                    const std::function<void()>& peer) {
   constexpr size_t kRuns = 200, kFewest = 5;
-  ours(), peer();
+  ours();
+  if (peer) peer();
   std::vector<double> ours_ms, peer_ms;
   const auto start = std::chrono::steady_clock::now();
   const auto spent_s = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   while (ours_ms.size() < kFewest || (ours_ms.size() < kRuns && spent_s() < options.seconds))
-    ours_ms.push_back(run_ms(ours)), peer_ms.push_back(run_ms(peer));
-  row.ours_best_ms = *std::min_element(ours_ms.begin(), ours_ms.end());
-  row.peer_best_ms = *std::min_element(peer_ms.begin(), peer_ms.end());
-  row.ours_median_ms = median(ours_ms), row.peer_median_ms = median(peer_ms);
+    {
+    ours_ms.push_back(run_ms(ours));
+    if (peer) peer_ms.push_back(run_ms(peer));
+  }
+  row.ours_best_ms = *std::min_element(ours_ms.begin(), ours_ms.end()), row.ours_median_ms = median(ours_ms);
+  if (!peer) return;
+  row.peer_best_ms = *std::min_element(peer_ms.begin(), peer_ms.end()), row.peer_median_ms = median(peer_ms);
   row.ratio = row.peer_best_ms / row.ours_best_ms;
 }
 
 BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions options, const BenchDone& done) {
   const std::vector<std::pair<std::string, void (*)(const BenchOptions&, const BenchDone&)>> known = {
-      {"attention", bench_attention}, {"window", bench_window}, {"block", bench_block}};
+      {"attention", bench_attention}, {"window", bench_window}, {"block", bench_block}, {"encoder", bench_encoder}};
   for (const std::string& part : parts)
     if (part != "all" && std::none_of(known.begin(), known.end(), [&](const auto& k) { return k.first == part; }))
-      throw ArgumentError("bench: no part is called '" + part + "'; there are attention, window, block and all");
+      throw ArgumentError("bench: no part is called '" + part + "'; there are attention, window, block, encoder and all");
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   BenchReport report{name_of(chosen_isa()), cpu_model(), kernels::measure_peaks(), {}};

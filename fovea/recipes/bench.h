@@ -38,7 +38,7 @@ struct BenchOptions {
 using BenchDone = std::function<void(const BenchRow&)>;
 
 /// Parts: "attention" (dense, against torch's scaled_dot_product_attention), "window" (from the qkv volume, against
-/// permute, the same, permute back), "block" (a Swin block against the same block of torch's operators), or "all".
+/// permute, the same, permute back), "block" (a Swin block against the same block of torch's operators), "encoder" (of SwinUNETR, alone: benchmarks/peers.py has the peer), or "all".
 /// Every row is checked against float64 before it is timed. One thread, except where a row says otherwise.
 /// Errors  ArgumentError for an unknown part.
 BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions options, const BenchDone& done = {});
@@ -46,8 +46,9 @@ BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions option
 void bench_attention(const BenchOptions& options, const BenchDone& done);
 void bench_window(const BenchOptions& options, const BenchDone& done);
 void bench_block(const BenchOptions& options, const BenchDone& done);
+void bench_encoder(const BenchOptions& options, const BenchDone& done);
 
-/// Runs `ours` and `peer` in turns and fills in the times and the ratio.
+/// Runs `ours` and `peer` in turns and fills in the times and the ratio. Without a peer: ours alone.
 void time_in_turns(BenchRow& row, const BenchOptions& options, const std::function<void()>& ours,
                    const std::function<void()>& peer);
 

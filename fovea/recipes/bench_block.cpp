@@ -3,6 +3,7 @@
 // own plain one.
 #include <torch/torch.h>
 
+#include "fovea/models/swin_unetr.h"
 #include "fovea/nn/swin_block.h"
 #include "fovea/recipes/bench.h"
 
@@ -117,6 +118,17 @@ void bench_block(const BenchOptions& options, const BenchDone& done) {
   row.target = 1 / 0.95;
   time_in_turns(
       row, options, [&] { shifted(x); }, [&] { plain(x); });
+  done(row);
+}
+
+void bench_encoder(const BenchOptions& options, const BenchDone& done) {
+  torch::manual_seed(static_cast<int64_t>(options.seed));
+  models::SwinTransformer encoder(models::swin_unetr_48());
+  encoder->eval();
+  const Tensor x = torch::randn({1, 1, 96, 96, 96});
+  const torch::InferenceMode inference;
+  BenchRow row{"encoder 96^3 forward", "SwinUNETR, feature size 48", "f32", "none in this process"};
+  time_in_turns(row, options, [&] { encoder(x); }, {});
   done(row);
 }
 
