@@ -1,6 +1,7 @@
 #include "fovea/recipes/bench.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -20,6 +21,11 @@ struct BenchArguments {
   double seconds = 3;
   std::string output;
 };
+
+bool huge_pages() {
+  const char* wanted = std::getenv("THP_MEM_ALLOC_ENABLE");
+  return wanted && std::string(wanted) == "1";
+}
 
 nlohmann::ordered_json to_json(const recipes::BenchReport& report) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
@@ -43,6 +49,7 @@ nlohmann::ordered_json to_json(const recipes::BenchReport& report) {
   return {{"isa", report.isa},
           {"cpu", report.cpu},
           {"version", kVersion},
+          {"huge_pages", huge_pages()},
           {"peaks", {{"fma_gflops", report.peaks.fma_gflops}, {"read_gb_per_s", report.peaks.read_gb_per_s}}},
           {"rows", rows}};
 }
@@ -93,8 +100,8 @@ void run(const BenchArguments& a) {
   if (a.common.json)
     std::printf("%s\n", json.dump(2).c_str());
   else
-    std::printf("%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread\n", report.cpu.c_str(),
-                report.isa.c_str(), report.peaks.fma_gflops, report.peaks.read_gb_per_s);
+    std::printf("%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread, %s pages\n", report.cpu.c_str(),
+                report.isa.c_str(), report.peaks.fma_gflops, report.peaks.read_gb_per_s, huge_pages() ? "huge" : "ordinary");
 }
 }  // namespace
 
@@ -104,7 +111,8 @@ void add_bench(CLI::App& program) {
       "bench",
       "Example: fovea bench attention window --json\n\n"
       "Times our operators against torch's on the same numbers, in turns in one process on one thread, after checking\n"
-      "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.");
+      "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.\n"
+      "THP_MEM_ALLOC_ENABLE=1 gives both sides huge pages, as every other fovea command has them: torch gains most.");
   command->add_option("part", a->parts, "attention, window, block, encoder or all")->capture_default_str();
   command->add_option("--seconds", a->seconds, "longest time a row, ours and the peer together")
       ->check(CLI::Range(0.01, 3600.0))

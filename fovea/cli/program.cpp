@@ -66,7 +66,7 @@ int run_program(int argc, const char* const* argv) {
   add_info(program);
   words.assign(argv + 1, argv + argc);
   try {
-    use_huge_pages();
+    if (argc < 2 || std::strcmp(argv[1], "bench") != 0) use_huge_pages();  // bench: torch as it comes
     ops::ensure_registered();
     program.parse(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout))
