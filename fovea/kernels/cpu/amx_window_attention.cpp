@@ -21,43 +21,14 @@ namespace fovea::kernels::amx {
 namespace {
 
 using cpu::FlushDenormals;
+using cpu::TokenOffset;
 using cpu::WindowChunk;
 using cpu::WindowClass;
 using cpu::WindowGroup;
-using cpu::WindowPlan;
 
-// Offset of a flat token index in a tensor with any Z, Y, X strides; no divisions where they are as of one long axis.
-struct TokenOffset {
-  int64_t z, y, x, Y, X;
-  bool merged;
-  TokenOffset(const Triple& grid, int64_t sz, int64_t sy, int64_t sx)
-      : z(sz), y(sy), x(sx), Y(grid[1]), X(grid[2]), merged(sy == X * sx && sz == Y * sy) {}
-  int64_t operator()(int64_t t) const { return merged ? t * x : t / (Y * X) * z + t / X % Y * y + t % X * x; }
-};
-
-struct Call {
-  const WindowAttentionParams<BFloat16>& p;
-  int64_t B = p.qkv.shape[0], H = p.qkv.shape[5], C = p.qkv.shape[6];
-  Triple grid{p.qkv.shape[1], p.qkv.shape[2], p.qkv.shape[3]};
-  WindowPlan plan;
-  std::vector<WindowChunk> chunks;
-  std::vector<int32_t> linear;  // row of bias_table of (i, j) = linear[i] - linear[j] + centre
-  int32_t centre;
-  TokenOffset in, out, lse;
+struct Call : cpu::WindowCall<BFloat16> {
+  using WindowCall::WindowCall;
   float factor = static_cast<float>(p.scale * 1.4426950408889634);  // of <q, k>, to log2 units
-
-  explicit Call(const WindowAttentionParams<BFloat16>& params)
-      : p(params),
-        plan(grid, p.window, p.shift, !p.mask_value, p.pad_token.data != nullptr),
-        linear(plan.n),
-        in(grid, p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3]),
-        out(grid, p.out.stride[1], p.out.stride[2], p.out.stride[3]),
-        lse(grid, p.lse.stride[2], p.lse.stride[3], p.lse.stride[4]) {
-    const int64_t wy = p.window[1], wx = p.window[2];
-    for (int64_t i = 0; i < plan.n; ++i)
-      linear[i] = static_cast<int32_t>((i / (wy * wx) * (2 * wy - 1) + i / wx % wy) * (2 * wx - 1) + i % wx);
-    centre = linear.back();
-  }
 
   const BFloat16* qkv(int64_t b, int64_t h) const { return p.qkv.data + b * p.qkv.stride[0] + h * p.qkv.stride[5]; }
   BFloat16* out_of(int64_t b, int64_t h) const { return p.out.data + b * p.out.stride[0] + h * p.out.stride[4]; }
@@ -67,13 +38,6 @@ struct Call {
   }
   int64_t batch(const WindowClass& c, int64_t pair) const { return pair / static_cast<int64_t>(c.windows.size()); }
 };
-
-// Whether a class needs a bias tile at all: without bias and mask one row of zeros does.
-bool has_tile(const Call& call, const WindowClass& c) {
-  return call.p.bias.data || call.p.bias_table.data ||
-         (call.p.mask_value &&
-          std::any_of(c.region.begin(), c.region.end(), [&](int32_t r) { return r != c.region[0]; }));
-}
 
 int64_t tile_size(const WindowGroup& g) { return g.keys() * round_up(g.queries, kBlock); }
 
@@ -93,7 +57,7 @@ int64_t tile_memory(const Call& call) {
 float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, int64_t h, const float* column,
                  float* tile) {
   const auto& p = call.p;
-  if (!has_tile(call, c)) {
+  if (!call.has_tile(c)) {
     std::fill(tile, tile + kBlock, 0.f);
     return 0;
   }
@@ -132,7 +96,7 @@ class BiasTiles {
       for (size_t row = 0; row < column_.size(); ++row) column_[row] = call_.p.bias_table(row, h);
     head_ = h, class_ = window_class;
     const WindowClass& c = call_.plan.classes[window_class];
-    tiled_ = has_tile(call_, c);
+    tiled_ = call_.has_tile(c);
     start_.clear(), bound_.clear();
     int64_t at = 0;
     for (const WindowGroup& g : c.groups) {

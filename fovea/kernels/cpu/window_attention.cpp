@@ -27,48 +27,8 @@ namespace fovea::kernels::cpu {
 namespace HWY_NAMESPACE {
 namespace windowed {
 
-// Offset of a flat token index in a tensor with any Z, Y, X strides.
-struct TokenOffset {
-  int64_t z, y, x, Y, X;
-  bool merged;
-  TokenOffset(const Triple& grid, int64_t sz, int64_t sy, int64_t sx)
-      : z(sz), y(sy), x(sx), Y(grid[1]), X(grid[2]), merged(sy == X * sx && sz == Y * sy) {}
-  int64_t operator()(int64_t t) const { return merged ? t * x : t / (Y * X) * z + t / X % Y * y + t % X * x; }
-};
-
 template <class T>
-struct Call {
-  const WindowAttentionParams<T>& p;
-  int64_t B = p.qkv.shape[0], H = p.qkv.shape[5], C = p.qkv.shape[6];
-  Triple grid{p.qkv.shape[1], p.qkv.shape[2], p.qkv.shape[3]};
-  WindowPlan plan;
-  std::vector<WindowChunk> chunks;
-  std::vector<int32_t> linear;  // row of bias_table of (i, j) = linear[i] - linear[j] + centre
-  int32_t centre;
-  TokenOffset in, out, lse;
-
-  explicit Call(const WindowAttentionParams<T>& params)
-      : p(params),
-        plan(grid, p.window, p.shift, !p.mask_value, p.pad_token.data != nullptr),
-        linear(plan.n),
-        in(grid, p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3]),
-        out(grid, p.out.stride[1], p.out.stride[2], p.out.stride[3]),
-        lse(grid, p.lse.stride[2], p.lse.stride[3], p.lse.stride[4]) {
-    const int64_t wy = p.window[1], wx = p.window[2];
-    for (int64_t i = 0; i < plan.n; ++i)
-      linear[i] = static_cast<int32_t>((i / (wy * wx) * (2 * wy - 1) + i / wx % wy) * (2 * wx - 1) + i % wx);
-    centre = linear.back();
-  }
-  int64_t pairs() const { return B * static_cast<int64_t>(plan.token.size()) / plan.n; }
-};
-
-// Whether a class needs a tile at all: without bias and mask one row of zeros does.
-template <class T>
-bool has_tile(const Call<T>& call, const WindowClass& c) {
-  return call.p.bias.data || call.p.bias_table.data ||
-         (call.p.mask_value &&
-          std::any_of(c.region.begin(), c.region.end(), [&](int32_t r) { return r != c.region[0]; }));
-}
+using Call = WindowCall<T>;
 
 enum class TileRows { kKeys, kQueries };  // forward: a row a key, lanes are queries; backward: the other way round
 
@@ -107,7 +67,7 @@ float build_tile(const Call<T>& call, const WindowClass& c, const WindowGroup& g
   const auto& p = call.p;
   const int64_t lanes = tile_lanes(g, rows), n_rows = rows == TileRows::kKeys ? g.keys() : g.queries;
   const int64_t n_lanes = rows == TileRows::kKeys ? g.queries : g.keys();
-  if (!has_tile(call, c)) {
+  if (!call.has_tile(c)) {
     for (int64_t u = 0; u < lanes; ++u) tile[u] = u < n_lanes ? 0 : beyond;
     return 0;
   }
@@ -155,7 +115,7 @@ class BiasTiles {
     if (call_.p.bias_table.data && h != head_) copy_table_column(call_, h, column_);
     head_ = h, class_ = window_class;
     const WindowClass& c = call_.plan.classes[window_class];
-    tiled_ = has_tile(call_, c);
+    tiled_ = call_.has_tile(c);
     start_.clear(), bound_.clear();
     int64_t at = 0;
     for (const WindowGroup& g : c.groups) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -40,6 +41,48 @@ struct WindowPlan {
 
   /// Chunks of at most `pairs` pairs, the same for any number of threads.
   std::vector<WindowChunk> chunks(int64_t batch, int64_t pairs) const;
+};
+
+/// Offset of a flat token index in a tensor with any Z, Y, X strides.
+struct TokenOffset {
+  int64_t z, y, x, Y, X;
+  bool merged;
+  TokenOffset(const Triple& grid, int64_t sz, int64_t sy, int64_t sx)
+      : z(sz), y(sy), x(sx), Y(grid[1]), X(grid[2]), merged(sy == X * sx && sz == Y * sy) {}
+  int64_t operator()(int64_t t) const { return merged ? t * x : t / (Y * X) * z + t / X % Y * y + t % X * x; }
+};
+
+/// A call and what its passes share, whatever they compute with.
+template <class T>
+struct WindowCall {
+  const WindowAttentionParams<T>& p;
+  int64_t B = p.qkv.shape[0], H = p.qkv.shape[5], C = p.qkv.shape[6];
+  Triple grid{p.qkv.shape[1], p.qkv.shape[2], p.qkv.shape[3]};
+  WindowPlan plan;
+  std::vector<WindowChunk> chunks;
+  std::vector<int32_t> linear;  // row of bias_table of (i, j) = linear[i] - linear[j] + centre
+  int32_t centre;
+  TokenOffset in, out, lse;
+
+  explicit WindowCall(const WindowAttentionParams<T>& params)
+      : p(params),
+        plan(grid, p.window, p.shift, !p.mask_value, p.pad_token.data != nullptr),
+        linear(plan.n),
+        in(grid, p.qkv.stride[1], p.qkv.stride[2], p.qkv.stride[3]),
+        out(grid, p.out.stride[1], p.out.stride[2], p.out.stride[3]),
+        lse(grid, p.lse.stride[2], p.lse.stride[3], p.lse.stride[4]) {
+    const int64_t wy = p.window[1], wx = p.window[2];
+    for (int64_t i = 0; i < plan.n; ++i)
+      linear[i] = static_cast<int32_t>((i / (wy * wx) * (2 * wy - 1) + i / wx % wy) * (2 * wx - 1) + i % wx);
+    centre = linear.back();
+  }
+  /// Of (batch, window).
+  int64_t pairs() const { return B * static_cast<int64_t>(plan.token.size()) / plan.n; }
+  /// Whether a class needs a bias tile at all: without bias and mask one row of zeros does.
+  bool has_tile(const WindowClass& c) const {
+    return p.bias.data || p.bias_table.data ||
+           (p.mask_value && std::any_of(c.region.begin(), c.region.end(), [&](int32_t r) { return r != c.region[0]; }));
+  }
 };
 
 }  // namespace fovea::kernels::cpu
