@@ -126,6 +126,7 @@ Progress::Progress(std::string label, int64_t total, ProgressOptions options)
   if (mode_ == ProgressMode::kAuto) mode_ = screen.default_mode;
   if (mode_ == ProgressMode::kAuto) mode_ = isatty(STDERR_FILENO) ? ProgressMode::kBar : ProgressMode::kOff;
   start_s_ = last_drawn_s_ = rate_time_s_ = options_.clock_s();
+  if (mode_ == ProgressMode::kBar) last_drawn_s_ -= options_.redraw_every_s;  // a short job's bar is seen too
   if (!screen.alive.empty()) screen.erase(*screen.alive.back());
   screen.alive.push_back(this);
 }
