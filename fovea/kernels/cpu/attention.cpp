@@ -408,15 +408,7 @@ void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel,
     if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
       return amx::attention_forward(p, parallel, amx::TileUnit::kHardware);
 #endif
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::dense::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::dense::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::dense::Forward(p, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, dense::Forward, p, parallel)
   reference::attention_forward(p, parallel);
 }
 
@@ -427,15 +419,7 @@ void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& 
     if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
       return amx::attention_backward(g, parallel, amx::TileUnit::kHardware);
 #endif
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::dense::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::dense::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::dense::Backward(g, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, dense::Backward, g, parallel)
   reference::attention_backward(g, parallel);
 }
 

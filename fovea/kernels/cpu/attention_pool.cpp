@@ -293,28 +293,12 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::kernels::cpu {
 
 void attention_pool_forward(const AttentionPoolParams<float>& p, const ParallelFor& parallel, Isa isa) {
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::pooled::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::pooled::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::pooled::Forward(p, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, pooled::Forward, p, parallel)
   reference::attention_pool_forward(p, parallel);
 }
 
 void attention_pool_backward(const AttentionPoolBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::pooled::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::pooled::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::pooled::Backward(g, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, pooled::Backward, g, parallel)
   reference::attention_pool_backward(g, parallel);
 }
 

@@ -576,29 +576,13 @@ namespace fovea::kernels::cpu {
 
 void axial_attention_forward(const AxialAttentionParams<float>& p, const ParallelFor& parallel, Isa isa) {
   if (!p.tied) return axial::untied_forward(p, parallel, isa);
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::tied::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::tied::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::tied::Forward(p, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, tied::Forward, p, parallel)
   reference::axial_attention_forward(p, parallel);
 }
 
 void axial_attention_backward(const AxialAttentionBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
   if (!g.forward.tied) return axial::untied_backward(g, parallel, isa);
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::tied::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::tied::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::tied::Backward(g, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, tied::Backward, g, parallel)
   reference::axial_attention_backward(g, parallel);
 }
 

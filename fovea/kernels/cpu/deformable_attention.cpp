@@ -243,29 +243,13 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::kernels::cpu {
 
 void deformable_attention_forward(const DeformableAttentionParams<float>& p, const ParallelFor& parallel, Isa isa) {
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::deformed::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::deformed::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::deformed::Forward(p, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, deformed::Forward, p, parallel)
   reference::deformable_attention_forward(p, parallel);
 }
 
 void deformable_attention_backward(const DeformableAttentionBackwardParams<float>& g, const ParallelFor& parallel,
                                    Isa isa) {
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::deformed::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::deformed::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::deformed::Backward(g, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, deformed::Backward, g, parallel)
   reference::deformable_attention_backward(g, parallel);
 }
 

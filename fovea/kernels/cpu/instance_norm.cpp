@@ -274,28 +274,12 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::kernels::cpu {
 
 void instance_norm_forward(const InstanceNormParams<float>& p, const ParallelFor& parallel, Isa isa) {
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::normed::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::normed::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::normed::Forward(p, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, normed::Forward, p, parallel)
   reference::instance_norm_forward(p, parallel);
 }
 
 void instance_norm_backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::normed::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::normed::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::normed::Backward(g, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, normed::Backward, g, parallel)
   reference::instance_norm_backward(g, parallel);
 }
 

@@ -6,6 +6,32 @@
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #define FOVEA_HAS_KERNELS (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON)
 
+#include "hwy/detect_targets.h"
+
+// `return function(arguments)` of the best target that `isa` allows; goes on where there is none.
+#if HWY_TARGETS & HWY_AVX3
+#define FOVEA_RETURN_AVX3(isa, function, ...) \
+  if ((isa) >= Isa::kAvx512) return N_AVX3::function(__VA_ARGS__);
+#else
+#define FOVEA_RETURN_AVX3(isa, function, ...)
+#endif
+#if HWY_TARGETS & HWY_AVX2
+#define FOVEA_RETURN_AVX2(isa, function, ...) \
+  if ((isa) >= Isa::kAvx2) return N_AVX2::function(__VA_ARGS__);
+#else
+#define FOVEA_RETURN_AVX2(isa, function, ...)
+#endif
+#if HWY_TARGETS & HWY_NEON
+#define FOVEA_RETURN_NEON(isa, function, ...) \
+  if ((isa) == Isa::kNeon) return N_NEON::function(__VA_ARGS__);
+#else
+#define FOVEA_RETURN_NEON(isa, function, ...)
+#endif
+#define FOVEA_RETURN_BEST(isa, function, ...)   \
+  FOVEA_RETURN_AVX3(isa, function, __VA_ARGS__) \
+  FOVEA_RETURN_AVX2(isa, function, __VA_ARGS__) \
+  FOVEA_RETURN_NEON(isa, function, __VA_ARGS__)
+
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif

@@ -485,15 +485,7 @@ void window_attention_forward(const WindowAttentionParams<T>& p, const ParallelF
     if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
       return amx::window_attention_forward(p, parallel, amx::TileUnit::kHardware);
 #endif
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::windowed::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::windowed::Forward(p, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::windowed::Forward(p, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, windowed::Forward, p, parallel)
   reference::window_attention_forward(p, parallel);
 }
 
@@ -504,15 +496,7 @@ void window_attention_backward(const WindowAttentionBackwardParams<T>& g, const 
     if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
       return amx::window_attention_backward(g, parallel, amx::TileUnit::kHardware);
 #endif
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return N_AVX3::windowed::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return N_AVX2::windowed::Backward(g, parallel);
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return N_NEON::windowed::Backward(g, parallel);
-#endif
+  FOVEA_RETURN_BEST(isa, windowed::Backward, g, parallel)
   reference::window_attention_backward(g, parallel);
 }
 
