@@ -84,6 +84,28 @@ HWY_INLINE void StoreFloats(hn::Vec<D> x, D d, BFloat16* to) {
   hn::StoreU(hn::TruncateTo(narrow, number), narrow, reinterpret_cast<uint16_t*>(to));
 }
 
+// The first n < L lanes of a vector. NEON has no masked access; Highway's would read all lanes.
+HWY_INLINE Vector LoadPart(const float* from, int n) {
+  const Floats d;
+#if HWY_TARGET == HWY_NEON
+  HWY_ALIGN float lanes[L] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = from[i];
+  return hn::Load(d, lanes);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(n)), d, from);
+#endif
+}
+HWY_INLINE void StorePart(Vector x, float* to, int n) {
+  const Floats d;
+#if HWY_TARGET == HWY_NEON
+  HWY_ALIGN float lanes[L];
+  hn::Store(x, d, lanes);
+  for (int i = 0; i < n; ++i) to[i] = lanes[i];
+#else
+  hn::BlendedStore(x, hn::FirstN(d, static_cast<size_t>(n)), d, to);
+#endif
+}
+
 // 2^t, relative error 1e-7 (AVX-512 6e-8). Exactly 1 for t = 0; exactly 0 for t <= -127, hence for -inf.
 HWY_INLINE Vector Exp2(Vector t) {
   const Floats d;

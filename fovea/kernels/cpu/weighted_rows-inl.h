@@ -19,28 +19,6 @@ HWY_BEFORE_NAMESPACE();
 namespace fovea::kernels::cpu {
 namespace HWY_NAMESPACE {
 
-// The first n < L lanes of a vector. NEON has no masked access; Highway's would read all lanes.
-HWY_INLINE Vector LoadPart(const float* from, int n) {
-  const Floats d;
-#if HWY_TARGET == HWY_NEON
-  HWY_ALIGN float lanes[L] = {};
-  for (int i = 0; i < n; ++i) lanes[i] = from[i];
-  return hn::Load(d, lanes);
-#else
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(n)), d, from);
-#endif
-}
-HWY_INLINE void StorePart(Vector x, float* to, int n) {
-  const Floats d;
-#if HWY_TARGET == HWY_NEON
-  HWY_ALIGN float lanes[L];
-  hn::Store(x, d, lanes);
-  for (int i = 0; i < n; ++i) to[i] = lanes[i];
-#else
-  hn::BlendedStore(x, hn::FirstN(d, static_cast<size_t>(n)), d, to);
-#endif
-}
-
 // to[c] += factor * from[c]
 HWY_INLINE void AddRow(const float* HWY_RESTRICT from, float factor, int channels, float* HWY_RESTRICT to) {
   const Floats d;

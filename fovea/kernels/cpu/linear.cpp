@@ -1,0 +1,101 @@
+// The linear layer of a transformer on vectors: layer norm before, bias and residual after, in one pass over the rows.
+//   forward   a block of rows is normed into scratch (first- or second-level cache), multiplied with the packed weight a
+//             column block at a time, and leaves with bias and residual added
+//   backward  dz = g W into scratch, through the norm to grad_x; g^T z is added to the part's sum
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "fovea/kernels/cpu/linear.cpp"
+#include "fovea/kernels/cpu/targets.h"
+
+#include "hwy/foreach_target.h"
+
+#include "fovea/kernels/cpu/linear-inl.h"
+
+#if FOVEA_HAS_KERNELS
+HWY_BEFORE_NAMESPACE();
+namespace fovea::kernels::cpu {
+namespace HWY_NAMESPACE {
+namespace linear {
+
+void Forward(const LinearParams<float>& p, const ParallelFor& parallel) {
+  const int64_t N = p.x.shape[0], I = p.x.shape[1], O = p.weight.shape[0];
+  const InputRows input(p.x, p.norm);
+  const Padded bias(p.bias, O);
+  const auto packed = hwy::AllocateAligned<float>(packed_size(I, O) + 1);
+  PackTransposedWeight(p.weight.data, p.weight.stride[0], I, O, packed.get());
+  const RowBlocks blocks(N, input.step());
+  parallel(blocks.blocks, 4, [&](int64_t begin, int64_t end) {
+    const auto memory = hwy::AllocateAligned<float>(blocks.rows * (input.step() + 2));
+    float *z = memory.get(), *mean = z + blocks.rows * input.step(), *rstd = mean + blocks.rows;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * blocks.rows, count = blocks.count(b);
+      if (input.normed()) input.Forward(first, count, z, mean, rstd);
+      const ToRows out{p.out.data + first * p.out.stride[0], p.out.stride[0], O, bias.data(),
+                       p.residual.data ? p.residual.data + first * p.residual.stride[0] : nullptr, p.residual.stride[0]};
+      if (input.normed()) {
+        Product(z, input.step(), count, I, packed.get(), O, out);
+      } else {
+        Product(p.x.data + first * p.x.stride[0], p.x.stride[0], count, I, packed.get(), O, out);
+      }
+    }
+  });
+}
+
+void Backward(const LinearBackwardParams<float>& g, const ParallelFor& parallel) {
+  const LinearParams<float>& p = g.forward;
+  const int64_t N = p.x.shape[0], I = p.x.shape[1], O = p.weight.shape[0];
+  const InputRows input(p.x, p.norm);
+  const bool dz_wanted = g.grad_x.data || g.grad_norm.weight.data || g.grad_norm.bias.data;
+  const auto packed = hwy::AllocateAligned<float>(packed_size(O, I) + 1);
+  if (dz_wanted) PackWeight(p.weight.data, p.weight.stride[0], O, I, packed.get());
+  const Padded nothing({}, I);
+  const RowBlocks blocks(N, 2 * input.step());
+  PartSums weight(blocks.parts, O, I, g.grad_weight.data), bias(blocks.parts, 1, O, g.grad_bias.data);
+  PartSums norm_weight(blocks.parts, 1, I, input.normed()), norm_bias(blocks.parts, 1, I, input.normed());
+  blocks.ForParts(parallel, [&](int64_t part, int64_t begin, int64_t end) {
+    const int64_t step = input.step();
+    const auto memory = hwy::AllocateAligned<float>(blocks.rows * (2 * step + 2));
+    float *z = memory.get(), *dz = z + blocks.rows * step, *mean = dz + blocks.rows * step, *rstd = mean + blocks.rows;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * blocks.rows, count = blocks.count(b);
+      const float* grad = g.grad_out.data + first * g.grad_out.stride[0];
+      const int64_t grad_step = g.grad_out.stride[0];
+      input.Forward(first, count, z, mean, rstd);
+      if (weight.wanted()) AddOuterProduct(grad, grad_step, O, z, step, I, count, weight.part(part), weight.step());
+      if (bias.wanted()) AddRows(grad, grad_step, count, O, bias.part(part));
+      if (input.normed() && dz_wanted) {
+        Product(grad, grad_step, count, O, packed.get(), I, ToScratch{dz, step, nullptr});
+        input.Backward(first, count, dz, mean, rstd, g.grad_x.data, g.grad_x.stride[0], nullptr, 0,
+                       norm_weight.part(part), norm_bias.part(part));
+      } else if (dz_wanted) {
+        const ToRows out{g.grad_x.data + first * g.grad_x.stride[0], g.grad_x.stride[0], I, nothing.data(), nullptr, 0};
+        Product(grad, grad_step, count, O, packed.get(), I, out);
+      }
+    }
+  });
+  weight.Join(g.grad_weight, parallel);
+  bias.Join(g.grad_bias, parallel);
+  if (g.grad_norm.weight.data) norm_weight.Join(g.grad_norm.weight, parallel);
+  if (g.grad_norm.bias.data) norm_bias.Join(g.grad_norm.bias, parallel);
+}
+
+}  // namespace linear
+}  // namespace HWY_NAMESPACE
+}  // namespace fovea::kernels::cpu
+HWY_AFTER_NAMESPACE();
+#endif  // FOVEA_HAS_KERNELS
+
+#if HWY_ONCE
+namespace fovea::kernels::cpu {
+
+void linear_forward(const LinearParams<float>& p, const ParallelFor& parallel, Isa isa) {
+  FOVEA_RETURN_BEST(isa, linear::Forward, p, parallel)
+  reference::linear_forward(p, parallel);
+}
+
+void linear_backward(const LinearBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {
+  FOVEA_RETURN_BEST(isa, linear::Backward, g, parallel)
+  reference::linear_backward(g, parallel);
+}
+
+}  // namespace fovea::kernels::cpu
+#endif  // HWY_ONCE
