@@ -1,7 +1,7 @@
 # The commands of CONTRIBUTING.md. Everything is idempotent; `make demo` and `make test` work on a fresh Debian 12.
 BUILD ?= build/release
 
-.PHONY: all setup build test demo bench results format asan kernels check-layers clean
+.PHONY: all setup build test test-aarch64 demo bench results format asan kernels check-layers clean
 all: build
 
 setup:
@@ -17,6 +17,9 @@ kernels: setup
 test: build
 	@scripts/check_layers
 	@scripts/test $(BUILD)
+
+test-aarch64:
+	@scripts/test_aarch64
 
 demo: setup
 	@mkdir -p build && cmake --preset release >build/configure.log 2>&1 || { cat build/configure.log; exit 1; }

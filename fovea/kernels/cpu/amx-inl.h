@@ -11,9 +11,9 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <new>
 
 #include "fovea/core/dtype.h"
+#include "fovea/kernels/cpu/aligned_memory.h"
 #include "fovea/kernels/cpu/amx_tile.h"
 #include "fovea/kernels/cpu/targets.h"
 
@@ -36,14 +36,11 @@ constexpr int64_t blocks_of(int64_t n) { return (n + kBlock - 1) / kBlock; }
 template <class T>
 class Aligned {
  public:
-  explicit Aligned(int64_t n) : data_(new (std::align_val_t(64)) T[n]{}) {}
-  ~Aligned() { operator delete[](data_, std::align_val_t(64)); }
-  Aligned(const Aligned&) = delete;
-  Aligned& operator=(const Aligned&) = delete;
-  operator T*() const { return data_; }
+  explicit Aligned(int64_t n) : data_(cpu::aligned_memory<T>(n)) { std::fill_n(data_.get(), n, T{}); }
+  operator T*() const { return data_.get(); }
 
  private:
-  T* data_;
+  cpu::AlignedMemory<T> data_;
 };
 
 inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << std::clamp<int64_t>(n, 0, 16)) - 1); }

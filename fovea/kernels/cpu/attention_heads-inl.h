@@ -165,7 +165,7 @@ struct BackwardCall : Call<T> {
   int64_t chunks;       // of the batch
   int64_t rows, lanes;  // of a tile of the bias gradient
   // Each item's tile of the bias gradient, if the batch shares it: [H][chunks][rows][lanes].
-  hwy::AlignedFreeUniquePtr<float[]> shares;
+  AlignedMemory<float> shares;
 
   explicit BackwardCall(const AttentionBackwardParams<T>& params)
       : Call<T>(params.forward), g(params), rows(round_up(this->N, 8)), lanes(round_up(this->M, L)) {
@@ -174,7 +174,7 @@ struct BackwardCall : Call<T> {
     const int64_t wanted = std::max((kItems + this->H - 1) / this->H, (this->B + kMostBatches - 1) / kMostBatches);
     batches = sums ? (this->B + wanted - 1) / wanted : 1;
     chunks = (this->B + batches - 1) / batches;
-    if (sums) shares = hwy::AllocateAligned<float>(this->H * chunks * rows * lanes);
+    if (sums) shares = aligned_memory<float>(this->H * chunks * rows * lanes);
   }
   float* share(int64_t item) const { return shares.get() + item * rows * lanes; }
 };

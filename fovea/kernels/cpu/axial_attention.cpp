@@ -21,7 +21,6 @@
 #include "fovea/kernels/cpu/backward-inl.h"
 #include "fovea/kernels/cpu/forward-inl.h"
 #include "fovea/kernels/cpu/weighted_rows-inl.h"
-#include "hwy/aligned_allocator.h"
 
 #ifndef FOVEA_AXIAL_ATTENTION_ONCE
 #define FOVEA_AXIAL_ATTENTION_ONCE
@@ -46,6 +45,11 @@ struct Call {
     for (int64_t r = 0; r < m; ++r)
       if (open(b, r, i)) return false;
     return true;
+  }
+  bool has_one_key(int64_t b) const {
+    int64_t keys = 0;
+    for (int64_t i = 0; i < n && keys < 2; ++i) keys += !closed(b, i);
+    return keys == 1;
   }
   template <class T>
   View<T, 4> part_of(const View<T, 6>& v, int64_t b, Part part) const {  // [m,H,n,C]
@@ -330,9 +334,7 @@ void Forward(const AxialAttentionParams<float>& p, const ParallelFor& parallel) 
   const int64_t width = kStripBlocks * 3 * L, strips = (call.n + width - 1) / width;
   parallel(call.B * call.H * strips, 1, [&](int64_t begin, int64_t end) {
     const FlushDenormals flush;
-    Arena counter;
-    ForwardMemory(call, counter);
-    const auto memory = hwy::AllocateAligned<float>(counter.used());
+    const auto memory = arena_memory([&](Arena& arena) { ForwardMemory(call, arena); });
     Arena arena(memory.get());
     const ForwardMemory m(call, arena);
     for (int64_t item = begin; item < end; ++item)
@@ -370,6 +372,7 @@ struct Head {
                        v = call.part_of(call.p.qkv, b, axial::kValue), grad_out = call.heads_of(g.grad_out, b);
   View<float, 4> grad_q = call.part_of(g.grad_qkv, b, axial::kQuery), grad_k = call.part_of(g.grad_qkv, b, axial::kKey),
                  grad_v = call.part_of(g.grad_qkv, b, axial::kValue);
+  bool has_one_key = call.has_one_key(b);
 
   template <class T>
   Rows<T> rows(const View<T, 4>& view, int64_t r) const {
@@ -444,8 +447,9 @@ void weigh(const Head& head, const Block& block, float* map_p, float* map_ds) {
     }
     if (call.n <= 3 * L) {
       centre<V>(p, dp);
-    } else {
-      FOVEA_EACH (v, V) dp[v] = hn::Sub(dp[v], hn::Set(d, static_cast<float>(head.m.delta[i])));
+    } else {  // dP - delta of a single open key is 0 but for the rounding of both, which grows with the places
+      const Vector delta = hn::Set(d, static_cast<float>(head.m.delta[i]));
+      FOVEA_EACH (v, V) dp[v] = head.has_one_key ? hn::Zero(d) : hn::Sub(dp[v], delta);
     }
     FOVEA_EACH (v, V) {
       const Vector weight = hn::Load(d, p + v * L);
@@ -552,9 +556,7 @@ void Backward(const AxialAttentionBackwardParams<float>& g, const ParallelFor& p
   if (bias.data) axial::clear(bias);
   parallel(samples * heads, 1, [&](int64_t begin, int64_t end) {
     const FlushDenormals flush;
-    Arena counter;
-    BackwardMemory(call, counter);
-    const auto memory = hwy::AllocateAligned<float>(counter.used());
+    const auto memory = arena_memory([&](Arena& arena) { BackwardMemory(call, arena); });
     Arena arena(memory.get());
     const BackwardMemory m(call, arena);
     Fill(m.scale, 3 * L, static_cast<float>(call.p.scale)), Fill(m.one, 3 * L, 1);

@@ -59,7 +59,7 @@ Peaks Measure() {
     sink = sink + MultiplyAdds(kRounds, 0.5f + 0 * sink);
     best.fma_gflops = std::max(best.fma_gflops, 1e-9 * kRounds * 12 * L * 2 / seconds_since(start));
   }
-  const auto memory = hwy::AllocateAligned<float>(kFloats);
+  const auto memory = aligned_memory<float>(kFloats);
   Fill(memory.get(), kFloats, 1);
   for (int repeat = 0; repeat < 5; ++repeat) {
     const auto start = std::chrono::steady_clock::now();

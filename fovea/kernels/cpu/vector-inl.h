@@ -17,7 +17,7 @@
 #include <limits>
 
 #include "fovea/core/dtype.h"
-#include "hwy/aligned_allocator.h"
+#include "fovea/kernels/cpu/aligned_memory.h"
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
@@ -74,7 +74,7 @@ HWY_INLINE void StoreFloats(hn::Vec<D> x, D d, float* to) {
   hn::StoreU(x, d, to);
 }
 template <class D>
-HWY_INLINE void StoreFloats(hn::Vec<D> x, D d, BFloat16* to) {
+HWY_INLINE void StoreFloats(hn::Vec<D> x, D, BFloat16* to) {
   const hn::RebindToUnsigned<D> wide;
   const hn::Rebind<uint16_t, D> narrow;
   const auto bits = hn::BitCast(wide, x);
@@ -426,10 +426,10 @@ class Arena {
 
 // Memory for everything that `lay_out` takes from an arena.
 template <class LayOut>
-hwy::AlignedFreeUniquePtr<float[]> arena_memory(const LayOut& lay_out) {
+AlignedMemory<float> arena_memory(const LayOut& lay_out) {
   Arena counter;
   lay_out(counter);
-  return hwy::AllocateAligned<float>(counter.used());
+  return aligned_memory<float>(counter.used());
 }
 
 }  // namespace HWY_NAMESPACE
