@@ -31,6 +31,9 @@ std::array<double, 3> parse_triple(const std::string& text, const std::string& f
 /// "12,34,56" to three whole numbers. ArgumentError naming `flag`.
 std::array<int64_t, 3> parse_whole_triple(const std::string& text, const std::string& flag);
 
+/// "8" for three equal lengths or "8,8,4". ArgumentError naming `flag`, also for a length below 1.
+std::array<int64_t, 3> parse_lengths(const std::string& text, const std::string& flag);
+
 /// Refuses a file that could not be written after the work because its folder does not exist. IoError naming both.
 void require_folder_of(const std::filesystem::path& output);
 
@@ -44,6 +47,7 @@ void add_explain(CLI::App& program);
 void add_run(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_check(CLI::App& program);
+void add_cost(CLI::App& program);
 void add_import(CLI::App& program);
 void add_info(CLI::App& program);
 

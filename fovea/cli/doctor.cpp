@@ -1,5 +1,4 @@
 #include <sys/statvfs.h>
-#include <sys/sysinfo.h>
 #include <torch/torch.h>
 
 #include <cstdio>
@@ -11,6 +10,7 @@
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
 #include "fovea/core/isa.h"
+#include "fovea/core/process_memory.h"
 #include "fovea/core/version.h"
 #include "fovea/ops/window_attention.h"
 
@@ -62,10 +62,8 @@ std::vector<Finding> examine() {
   add("processor", cpu_model());
   add("instruction set", name_of(chosen_isa()), chosen_isa() != Isa::kBaseline, "no AVX2: the slow reference kernels are used");
   add("threads", std::to_string(torch::get_num_threads()));
-  struct sysinfo memory {};
-  sysinfo(&memory);
-  std::snprintf(text, sizeof text, "%.1f GiB, %.1f GiB free", gib(double(memory.totalram) * memory.mem_unit),
-                gib(double(memory.freeram + memory.bufferram) * memory.mem_unit));
+  const MachineMemory memory = machine_memory();
+  std::snprintf(text, sizeof text, "%.1f GiB, %.1f GiB free", gib(memory.total_bytes), gib(memory.free_bytes));
   add("memory", text);
   struct statvfs disk {};
   if (statvfs(".", &disk) == 0) {

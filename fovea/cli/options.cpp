@@ -64,6 +64,14 @@ std::array<int64_t, 3> parse_whole_triple(const std::string& text, const std::st
   return out;
 }
 
+std::array<int64_t, 3> parse_lengths(const std::string& text, const std::string& flag) {
+  const bool one = text.find(',') == text.npos;
+  const auto lengths = parse_whole_triple(one ? text + "," + text + "," + text : text, flag);
+  for (const int64_t length : lengths)
+    if (length < 1) throw ArgumentError(flag + " " + text + ": expected lengths of at least 1, such as 8 or 8,8,4");
+  return lengths;
+}
+
 void require_folder_of(const std::filesystem::path& output) {
   const auto folder = output.parent_path();
   if (!folder.empty() && !std::filesystem::is_directory(folder))

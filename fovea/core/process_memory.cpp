@@ -1,6 +1,7 @@
 #include "fovea/core/process_memory.h"
 
 #include <malloc.h>
+#include <sys/sysinfo.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -30,12 +31,19 @@ bool reset_peak_resident() {
 
 void release_free_memory() { malloc_trim(0); }
 
-std::string format_bytes(int64_t bytes) {
+MachineMemory machine_memory() {
+  struct sysinfo memory {};
+  if (sysinfo(&memory) != 0) return {};
+  return {double(memory.totalram) * memory.mem_unit, double(memory.freeram + memory.bufferram) * memory.mem_unit};
+}
+
+std::string format_bytes(double bytes) {
+  constexpr double kKi = 1024, kMi = kKi * kKi, kGi = kMi * kKi, kTi = kGi * kKi;
   char text[32];
-  const double b = static_cast<double>(bytes);
-  if (bytes >= int64_t{1} << 30) std::snprintf(text, sizeof text, "%.1f GiB", b / (1 << 30));
-  else if (bytes >= 1 << 20) std::snprintf(text, sizeof text, "%.0f MiB", b / (1 << 20));
-  else std::snprintf(text, sizeof text, "%.0f KiB", b / 1024);
+  if (bytes >= kTi) std::snprintf(text, sizeof text, bytes < 10 * kTi ? "%.1f TiB" : "%.0f TiB", bytes / kTi);
+  else if (bytes >= kGi) std::snprintf(text, sizeof text, "%.1f GiB", bytes / kGi);
+  else if (bytes >= kMi) std::snprintf(text, sizeof text, "%.0f MiB", bytes / kMi);
+  else std::snprintf(text, sizeof text, "%.0f KiB", bytes / kKi);
   return text;
 }
 

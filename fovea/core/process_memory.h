@@ -15,7 +15,13 @@ bool reset_peak_resident();
 /// freed blocks below its mmap threshold, which can hold hundreds of megabytes after a network has run.
 void release_free_memory();
 
-/// "1.5 GiB", "312 MiB", "20 KiB": for messages.
-std::string format_bytes(int64_t bytes);
+/// Memory of the machine. 0 where it cannot be asked.
+struct MachineMemory {
+  double total_bytes = 0, free_bytes = 0;
+};
+MachineMemory machine_memory();
+
+/// "16 TiB", "1.5 GiB", "312 MiB", "20 KiB": for messages.
+std::string format_bytes(double bytes);
 
 }  // namespace fovea

@@ -20,13 +20,7 @@ double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
   return values[values.size() / 2];
 }
-
-// A cycle issues `slots` vector operations a second for the whole machine: half the multiply-add peak over 16 lanes.
-double scores_per_s(double peak_gflops, double operations) { return peak_gflops / 2 / operations; }
 }  // namespace
-
-double forward_roofline(double peak_gflops, int64_t C) { return scores_per_s(peak_gflops, 2.0 * C + 10); }
-double backward_roofline(double peak_gflops, int64_t C) { return scores_per_s(peak_gflops, 5.0 * C + 13); }
 
 void time_in_turns(BenchRow& row, const BenchOptions& options, const std::function<void()>& ours,
                    const std::function<void()>& peer) {

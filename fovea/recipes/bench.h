@@ -52,9 +52,4 @@ void bench_encoder(const BenchOptions& options, const BenchDone& done);
 void time_in_turns(BenchRow& row, const BenchOptions& options, const std::function<void()>& ours,
                    const std::function<void()>& peer);
 
-/// Share of the port roofline: 16 float32 scores cost 2C multiply-adds and 10 other vector operations forward, 5C and
-/// 13 backward, of which the machine starts as many as multiply-adds.
-double forward_roofline(double peak_gflops, int64_t C);   // 1e9 scores a second
-double backward_roofline(double peak_gflops, int64_t C);  // 1e9 scores a second
-
 }  // namespace fovea::recipes

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "fovea/core/process_memory.h"
+#include "fovea/kernels/attention_cost.h"
 #include "fovea/ops/attention.h"
 #include "fovea/ops/window_attention.h"
 #include "fovea/recipes/bench.h"
@@ -116,8 +117,8 @@ void compare(BenchRow row, const Case& c, Work work, const Side& ours, const Sid
   time_in_turns(
       row, options, [&] { ours.run(work); }, [&] { peer.run(work); });
   row.rate = 1e-6 * static_cast<double>(c.windows * c.heads * n * n) / row.ours_best_ms;
-  const double forward = forward_roofline(options.peak_gflops, c.channels),
-               backward = backward_roofline(options.peak_gflops, c.channels);
+  const double forward = kernels::forward_roofline(options.peak_gflops, c.channels),
+               backward = kernels::backward_roofline(options.peak_gflops, c.channels);
   row.roofline_share = row.rate / (work == Work::kForward ? forward : 1 / (1 / forward + 1 / backward));
   done(row);
 }

@@ -25,10 +25,19 @@ TEST(ProcessMemory, SeesABlockThatIsTouchedAndItsPeakAfterItIsGone) {
   }
 }
 
+TEST(MachineMemory, IsMoreThanThisProcessHolds) {
+  const MachineMemory memory = machine_memory();
+  if (memory.total_bytes == 0) GTEST_SKIP() << "this system does not say how much memory it has";
+  EXPECT_GT(memory.total_bytes, double(resident_bytes()));
+  EXPECT_LE(memory.free_bytes, memory.total_bytes);
+}
+
 TEST(FormatBytes, ChoosesTheUnit) {
   EXPECT_EQ(format_bytes(3 << 10), "3 KiB");
   EXPECT_EQ(format_bytes(300 << 20), "300 MiB");
   EXPECT_EQ(format_bytes(int64_t{5} << 29), "2.5 GiB");
+  EXPECT_EQ(format_bytes(double(int64_t{3} << 39)), "1.5 TiB");
+  EXPECT_EQ(format_bytes(double(int64_t{16} << 40)), "16 TiB");
 }
 
 }  // namespace
