@@ -20,7 +20,6 @@
 #include "fovea/kernels/cpu/attention_heads-inl.h"
 #include "fovea/kernels/cpu/backward-inl.h"
 #include "fovea/kernels/cpu/forward-inl.h"
-#include "hwy/aligned_allocator.h"
 
 #if FOVEA_HAS_KERNELS
 HWY_BEFORE_NAMESPACE();

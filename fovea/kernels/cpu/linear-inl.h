@@ -23,14 +23,14 @@ namespace HWY_NAMESPACE {
 // A vector of N values with zeros up to the next vector of lanes; `absent` fills the place of a missing one.
 class Padded {
  public:
-  Padded(const View<const float, 1>& values, int64_t N, float absent = 0) : data_(hwy::AllocateAligned<float>(round_up(N, L) + 1)) {
+  Padded(const View<const float, 1>& values, int64_t N, float absent = 0) : data_(aligned_memory<float>(round_up(N, L) + 1)) {
     for (int64_t i = 0; i < N; ++i) data_[i] = values.data ? values(i) : absent;
     for (int64_t i = N; i < round_up(N, L); ++i) data_[i] = 0;
   }
   const float* data() const { return data_.get(); }
 
  private:
-  hwy::AlignedFreeUniquePtr<float[]> data_;
+  AlignedMemory<float> data_;
 };
 
 HWY_INLINE Vector LoadUpTo(const float* from, int64_t n) {

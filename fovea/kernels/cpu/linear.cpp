@@ -20,11 +20,11 @@ void Forward(const LinearParams<float>& p, const ParallelFor& parallel) {
   const int64_t N = p.x.shape[0], I = p.x.shape[1], O = p.weight.shape[0];
   const InputRows input(p.x, p.norm);
   const Padded bias(p.bias, O);
-  const auto packed = hwy::AllocateAligned<float>(packed_size(I, O) + 1);
+  const auto packed = aligned_memory<float>(packed_size(I, O) + 1);
   PackTransposedWeight(p.weight.data, p.weight.stride[0], I, O, packed.get());
   const RowBlocks blocks(N, input.step());
   parallel(blocks.blocks, 4, [&](int64_t begin, int64_t end) {
-    const auto memory = hwy::AllocateAligned<float>(blocks.rows * (input.step() + 2));
+    const auto memory = aligned_memory<float>(blocks.rows * (input.step() + 2));
     float *z = memory.get(), *mean = z + blocks.rows * input.step(), *rstd = mean + blocks.rows;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * blocks.rows, count = blocks.count(b);
@@ -45,7 +45,7 @@ void Backward(const LinearBackwardParams<float>& g, const ParallelFor& parallel)
   const int64_t N = p.x.shape[0], I = p.x.shape[1], O = p.weight.shape[0];
   const InputRows input(p.x, p.norm);
   const bool dz_wanted = g.grad_x.data || g.grad_norm.weight.data || g.grad_norm.bias.data;
-  const auto packed = hwy::AllocateAligned<float>(packed_size(O, I) + 1);
+  const auto packed = aligned_memory<float>(packed_size(O, I) + 1);
   if (dz_wanted) PackWeight(p.weight.data, p.weight.stride[0], O, I, packed.get());
   const Padded nothing({}, I);
   const RowBlocks blocks(N, 2 * input.step());
@@ -53,7 +53,7 @@ void Backward(const LinearBackwardParams<float>& g, const ParallelFor& parallel)
   PartSums norm_weight(blocks.parts, 1, I, input.normed()), norm_bias(blocks.parts, 1, I, input.normed());
   blocks.ForParts(parallel, [&](int64_t part, int64_t begin, int64_t end) {
     const int64_t step = input.step();
-    const auto memory = hwy::AllocateAligned<float>(blocks.rows * (2 * step + 2));
+    const auto memory = aligned_memory<float>(blocks.rows * (2 * step + 2));
     float *z = memory.get(), *dz = z + blocks.rows * step, *mean = dz + blocks.rows * step, *rstd = mean + blocks.rows;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * blocks.rows, count = blocks.count(b);

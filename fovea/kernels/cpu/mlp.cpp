@@ -63,11 +63,11 @@ struct Layers {
   int64_t E, M, O;
   InputRows input;
   Padded bias1, bias2;
-  hwy::AlignedFreeUniquePtr<float[]> first;  // z -> hidden
+  AlignedMemory<float> first;  // z -> hidden
 
   explicit Layers(const MlpParams<float>& p)
       : E(p.x.shape[1]), M(p.weight1.shape[0]), O(p.weight2.shape[0]), input(p.x, p.norm), bias1(p.bias1, M),
-        bias2(p.bias2, O), first(hwy::AllocateAligned<float>(packed_size(E, M) + 1)) {
+        bias2(p.bias2, O), first(aligned_memory<float>(packed_size(E, M) + 1)) {
     PackTransposedWeight(p.weight1.data, p.weight1.stride[0], E, M, first.get());
   }
   int64_t hidden_step() const { return round_up(M, L); }
@@ -76,12 +76,12 @@ struct Layers {
 void Forward(const MlpParams<float>& p, const ParallelFor& parallel) {
   const Layers layers(p);
   const int64_t E = layers.E, M = layers.M, O = layers.O, step = layers.input.step(), hidden = layers.hidden_step();
-  const auto second = hwy::AllocateAligned<float>(packed_size(M, O) + 1);
+  const auto second = aligned_memory<float>(packed_size(M, O) + 1);
   PackTransposedWeight(p.weight2.data, p.weight2.stride[0], M, O, second.get());
   const RowBlocks blocks(p.x.shape[0], hidden);
   parallel(blocks.blocks, 4, [&](int64_t begin, int64_t end) {
     const Floats d;
-    const auto memory = hwy::AllocateAligned<float>(blocks.rows * (step + hidden + 2));
+    const auto memory = aligned_memory<float>(blocks.rows * (step + hidden + 2));
     float *z = memory.get(), *h = z + blocks.rows * step, *mean = h + blocks.rows * hidden, *rstd = mean + blocks.rows;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * blocks.rows, count = blocks.count(b);
@@ -103,8 +103,8 @@ void Backward(const MlpBackwardParams<float>& g, const ParallelFor& parallel) {
   const Layers layers(p);
   const InputRows& input = layers.input;
   const int64_t E = layers.E, M = layers.M, O = layers.O, step = input.step(), hidden = layers.hidden_step();
-  const auto back2 = hwy::AllocateAligned<float>(packed_size(O, M) + 1);  // grad_out -> hidden
-  const auto back1 = hwy::AllocateAligned<float>(packed_size(M, E) + 1);  // hidden -> z
+  const auto back2 = aligned_memory<float>(packed_size(O, M) + 1);  // grad_out -> hidden
+  const auto back1 = aligned_memory<float>(packed_size(M, E) + 1);  // hidden -> z
   PackWeight(p.weight2.data, p.weight2.stride[0], O, M, back2.get());
   PackWeight(p.weight1.data, p.weight1.stride[0], M, E, back1.get());
   const Padded nothing({}, E);
@@ -115,7 +115,7 @@ void Backward(const MlpBackwardParams<float>& g, const ParallelFor& parallel) {
   PartSums norm_weight(blocks.parts, 1, E, input.normed()), norm_bias(blocks.parts, 1, E, input.normed());
   blocks.ForParts(parallel, [&](int64_t part, int64_t begin, int64_t end) {
     const Floats d;
-    const auto memory = hwy::AllocateAligned<float>(blocks.rows * (2 * step + 2 * hidden + 2));
+    const auto memory = aligned_memory<float>(blocks.rows * (2 * step + 2 * hidden + 2));
     float *z = memory.get(), *dz = z + blocks.rows * step, *h = dz + blocks.rows * step, *dh = h + blocks.rows * hidden;
     float *mean = dh + blocks.rows * hidden, *rstd = mean + blocks.rows;
     for (int64_t b = begin; b < end; ++b) {

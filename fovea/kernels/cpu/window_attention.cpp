@@ -19,7 +19,6 @@
 #include "fovea/kernels/cpu/amx.h"
 #include "fovea/kernels/cpu/head-inl.h"
 #include "fovea/kernels/cpu/window_plan.h"
-#include "hwy/aligned_allocator.h"
 
 #if FOVEA_HAS_KERNELS
 HWY_BEFORE_NAMESPACE();
