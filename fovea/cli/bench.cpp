@@ -50,21 +50,25 @@ nlohmann::ordered_json to_json(const recipes::BenchReport& report) {
           {"cpu", report.cpu},
           {"version", kVersion},
           {"huge_pages", huge_pages()},
-          {"peaks", {{"fma_gflops", report.peaks.fma_gflops}, {"read_gb_per_s", report.peaks.read_gb_per_s}}},
+          {"peaks",
+           {{"fma_gflops", report.peaks.fma_gflops},
+            {"read_gb_per_s", report.peaks.read_gb_per_s},
+            {"two_thread_speed", report.two_thread_speed}}},
           {"rows", rows}};
 }
 
 void print_head() {
-  std::printf("%-55s %-5s %9s %9s %7s %7s  %7s %6s %9s\n", "", "", "ours ms", "peer ms", "ratio", "target", "Gs/s",
-              "roof", "error");
+  std::printf("%-66s %-4s %9s %9s %7s %7s  %7s %6s %9s %9s\n", "", "", "ours ms", "peer ms", "ratio", "target", "Gs/s",
+              "roof", "workspace", "error");
 }
 
 void print_row(const recipes::BenchRow& r) {
   const std::string what = r.name + "  " + (r.rate > 0 ? r.shape : "");
-  std::printf("%-55s %-5s %9.2f %9.2f %7.2f", what.c_str(), r.dtype.c_str(), r.ours_best_ms, r.peer_best_ms, r.ratio);
+  std::printf("%-66s %-4s %9.2f %9.2f %7.2f", what.c_str(), r.dtype.c_str(), r.ours_best_ms, r.peer_best_ms, r.ratio);
   r.target > 0 ? std::printf(" %7.2f", r.target) : std::printf(" %7s", "-");
   r.rate > 0 ? std::printf("  %7.3f %5.0f%%", r.rate, 100 * r.roofline_share) : std::printf("  %7s %6s", "-", "-");
-  std::printf(" %9.1e  %s\n", r.error, r.ok() ? "ok" : "MISS");
+  std::printf(" %9s %9.1e  %s\n", r.workspace_bytes < 0 ? "-" : format_bytes(r.workspace_bytes).c_str(), r.error,
+              r.ok() ? "ok" : "MISS");
   std::fflush(stdout);
 }
 
@@ -100,8 +104,11 @@ void run(const BenchArguments& a) {
   if (a.common.json)
     std::printf("%s\n", json.dump(2).c_str());
   else
-    std::printf("%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread, %s pages\n", report.cpu.c_str(),
-                report.isa.c_str(), report.peaks.fma_gflops, report.peaks.read_gb_per_s, huge_pages() ? "huge" : "ordinary");
+    std::printf(
+        "%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread, %s pages; two threads %.2f times that%s\n",
+        report.cpu.c_str(), report.isa.c_str(), report.peaks.fma_gflops, report.peaks.read_gb_per_s,
+        huge_pages() ? "huge" : "ordinary", report.two_thread_speed,
+        recipes::has_two_cores(report.two_thread_speed) ? "" : ", so rows of two threads have no target here");
 }
 }  // namespace
 
@@ -113,7 +120,7 @@ void add_bench(CLI::App& program) {
       "Times our operators against torch's on the same numbers, in turns in one process on one thread, after checking\n"
       "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.\n"
       "THP_MEM_ALLOC_ENABLE=1 gives both sides huge pages, as every other fovea command has them: torch gains most.");
-  command->add_option("part", a->parts, "attention, window, block, encoder or all")->capture_default_str();
+  command->add_option("part", a->parts, "attention, window, threads, block, encoder or all")->capture_default_str();
   command->add_option("--seconds", a->seconds, "longest time a row, ours and the peer together")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();

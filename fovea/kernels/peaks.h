@@ -13,4 +13,8 @@ struct Peaks {
 /// Best of some tens of milliseconds each, on vectors of `isa`. 0 where `isa` has no vector kernels.
 Peaks measure_peaks(Isa isa = chosen_isa());
 
+/// Multiply-adds of `threads` threads at the same time, 1e9 operations a second for all of them together: two virtual
+/// processors may be two cores or one. Best of some runs of about 20 ms. 0 where `isa` has no vector kernels.
+double measure_fma_gflops(int threads, Isa isa = chosen_isa());
+
 }  // namespace fovea::kernels

@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 
 #include "fovea/core/error.h"
+#include "fovea/core/process_memory.h"
 
 namespace fovea::recipes {
 
@@ -30,8 +31,7 @@ void time_in_turns(BenchRow& row, const BenchOptions& options, const std::functi
   std::vector<double> ours_ms, peer_ms;
   const auto start = std::chrono::steady_clock::now();
   const auto spent_s = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
-  while (ours_ms.size() < kFewest || (ours_ms.size() < kRuns && spent_s() < options.seconds))
-    {
+  while (ours_ms.size() < kFewest || (ours_ms.size() < kRuns && spent_s() < options.seconds)) {
     ours_ms.push_back(run_ms(ours));
     if (peer) peer_ms.push_back(run_ms(peer));
   }
@@ -41,16 +41,31 @@ void time_in_turns(BenchRow& row, const BenchOptions& options, const std::functi
   row.ratio = row.peer_best_ms / row.ours_best_ms;
 }
 
+int64_t measure_workspace(const std::function<int64_t()>& work) {
+  work();
+  release_free_memory();
+  const int64_t before = resident_bytes();
+  if (!reset_peak_resident()) return -1;
+  const int64_t result_bytes = work();
+  return std::max<int64_t>(0, peak_resident_bytes() - before - result_bytes);
+}
+
 BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions options, const BenchDone& done) {
   const std::vector<std::pair<std::string, void (*)(const BenchOptions&, const BenchDone&)>> known = {
-      {"attention", bench_attention}, {"window", bench_window}, {"block", bench_block}, {"encoder", bench_encoder}};
+      {"attention", bench_attention},
+      {"window", bench_window},
+      {"threads", bench_threads},
+      {"block", bench_block},
+      {"encoder", bench_encoder}};
   for (const std::string& part : parts)
     if (part != "all" && std::none_of(known.begin(), known.end(), [&](const auto& k) { return k.first == part; }))
-      throw ArgumentError("bench: no part is called '" + part + "'; there are attention, window, block, encoder and all");
+      throw ArgumentError("bench: no part is called '" + part +
+                          "'; there are attention, window, threads, block, encoder and all");
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  BenchReport report{name_of(chosen_isa()), cpu_model(), kernels::measure_peaks(), {}};
-  options.peak_gflops = report.peaks.fma_gflops;
+  BenchReport report{name_of(chosen_isa()), cpu_model(), kernels::measure_peaks(), 0, {}};
+  report.two_thread_speed = kernels::measure_fma_gflops(2) / kernels::measure_fma_gflops(1);
+  options.peak_gflops = report.peaks.fma_gflops, options.two_thread_speed = report.two_thread_speed;
   for (const auto& [name, run] : known)
     if (std::any_of(parts.begin(), parts.end(),
                     [&, &name = name](const std::string& p) { return p == "all" || p == name; }))

@@ -1,8 +1,7 @@
 // Attention of many windows against torch's scaled_dot_product_attention: dense tensors, and straight from the qkv
-// volume.
+// volume; and our window kernel on two threads against itself on one.
 #include <torch/torch.h>
 
-#include "fovea/core/process_memory.h"
 #include "fovea/kernels/attention_cost.h"
 #include "fovea/ops/attention.h"
 #include "fovea/ops/window_attention.h"
@@ -106,14 +105,11 @@ void compare(BenchRow row, const Case& c, Work work, const Side& ours, const Sid
   row.target = target(c, work, bf16);
   row.error = error_of(small.run(work), small.in(torch::kFloat64).run(work));
   row.error_bound = error_bound(work, bf16);
-  reset_peak_resident();
-  ours.run(work);
-  const int64_t before = resident_bytes();
-  reset_peak_resident();
-  const auto results = ours.run(work);
-  int64_t result_bytes = 0;
-  for (const Tensor& t : results) result_bytes += static_cast<int64_t>(t.nbytes());
-  row.workspace_bytes = std::max<int64_t>(0, peak_resident_bytes() - before - result_bytes);
+  row.workspace_bytes = measure_workspace([&] {
+    int64_t bytes = 0;
+    for (const Tensor& t : ours.run(work)) bytes += static_cast<int64_t>(t.nbytes());
+    return bytes;
+  });
   time_in_turns(
       row, options, [&] { ours.run(work); }, [&] { peer.run(work); });
   row.rate = 1e-6 * static_cast<double>(c.windows * c.heads * n * n) / row.ours_best_ms;
@@ -124,6 +120,22 @@ void compare(BenchRow row, const Case& c, Work work, const Side& ours, const Sid
 }
 
 constexpr Work kWorks[] = {Work::kForward, Work::kLearnableBias, Work::kFrozenBias};
+
+std::string shape_of(const Case& c) {
+  return c10::str("(", c.windows, ",", c.heads, ",", c.edge * c.edge * c.edge, ",", c.channels, ")");
+}
+
+// Our kernel on the qkv volume of a grid of windows / 4 by 2 by 2 windows.
+Side window_side(const Case& c, torch::Dtype dtype, uint64_t seed) {
+  torch::manual_seed(static_cast<int64_t>(seed));
+  const int64_t w = c.edge, Z = c.windows / 4 * w, table = (2 * w - 1) * (2 * w - 1) * (2 * w - 1);
+  return {
+      {torch::randn({1, Z, 2 * w, 2 * w, 3, c.heads, c.channels}).to(dtype), torch::randn({table, c.heads}).to(dtype)},
+      torch::randn({1, Z, 2 * w, 2 * w, c.heads * c.channels}).to(dtype),
+      [w](const std::vector<Tensor>& t) {
+        return std::get<0>(ops::window_attention(t[0], t[1], {w, w, w}, {0, 0, 0}));
+      }};
+}
 }  // namespace
 
 void bench_attention(const BenchOptions& options, const BenchDone& done) {
@@ -145,26 +157,16 @@ void bench_attention(const BenchOptions& options, const BenchDone& done) {
       for (Tensor& t : small.inputs) t = t.index({first_window, first_head});
       small.upstream = small.upstream.index({first_window, first_head});
       for (const Work work : kWorks)
-        compare({std::string("attention ") + name_of(work),
-                 c10::str("(", c.windows, ",", c.heads, ",", n, ",", c.channels, ")"), "", "torch SDPA"},
-                c, work, ours, peer, small, options, done);
+        compare({std::string("attention ") + name_of(work), shape_of(c), "", "torch SDPA"}, c, work, ours, peer, small,
+                options, done);
     }
 }
 
 void bench_window(const BenchOptions& options, const BenchDone& done) {
   for (const Case& c : kCases)
     for (const auto dtype : {torch::kFloat32, torch::kBFloat16}) {
-      torch::manual_seed(static_cast<int64_t>(options.seed));
-      const int64_t w = c.edge, n = w * w * w, H = c.heads, C = c.channels;
-      // A grid of Z windows by 2 by 2.
-      const int64_t wz = c.windows / 4;
-      const std::vector<int64_t> window = {w, w, w}, no_shift = {0, 0, 0};
-      const std::vector<Tensor> inputs = {torch::randn({1, wz * w, 2 * w, 2 * w, 3, H, C}).to(dtype),
-                                          torch::randn({(2 * w - 1) * (2 * w - 1) * (2 * w - 1), H}).to(dtype)};
-      const Side ours{inputs, torch::randn({1, wz * w, 2 * w, 2 * w, H * C}).to(dtype),
-                      [=](const std::vector<Tensor>& t) {
-                        return std::get<0>(ops::window_attention(t[0], t[1], window, no_shift));
-                      }};
+      const int64_t w = c.edge, n = w * w * w, H = c.heads, C = c.channels, wz = c.windows / 4;
+      const Side ours = window_side(c, dtype, options.seed);
       Side peer = ours, small = ours;
       // Rows of the table for each pair of tokens, as a Swin layer keeps them.
       const auto axis = torch::arange(w);
@@ -186,13 +188,32 @@ void bench_window(const BenchOptions& options, const BenchDone& done) {
             .reshape({1, wz * w, 2 * w, 2 * w, H * C});
       };
       const auto first = Slice(0, w);
-      small.inputs[0] = inputs[0].index({Slice(), first, first, first});
+      small.inputs[0] = ours.inputs[0].index({Slice(), first, first, first});
       small.upstream = small.upstream.index({Slice(), first, first, first});
       for (const Work work : kWorks)
-        compare({std::string("window_attention ") + name_of(work),
-                 c10::str("(", c.windows, ",", H, ",", n, ",", C, ")"), "", "torch: permute, SDPA, permute back"},
-                c, work, ours, peer, small, options, done);
+        compare(
+            {std::string("window_attention ") + name_of(work), shape_of(c), "", "torch: permute, SDPA, permute back"},
+            c, work, ours, peer, small, options, done);
     }
+}
+
+void bench_threads(const BenchOptions& options, const BenchDone& done) {
+  const Case& c = kCases[0];
+  const Side side = window_side(c, torch::kFloat32, options.seed);
+  for (const Work work : {Work::kForward, Work::kLearnableBias}) {
+    const auto run = [&](int threads) {
+      at::set_num_threads(threads);
+      return side.run(work);
+    };
+    BenchRow row{std::string("window_attention ") + name_of(work) + ", 2 threads", shape_of(c), "f32",
+                 "our own 1 thread"};
+    row.target = has_two_cores(options.two_thread_speed) ? 1.85 : 0;
+    row.error = error_of(run(2), run(1));  // the same bits
+    time_in_turns(
+        row, options, [&] { run(2); }, [&] { run(1); });
+    done(row);
+  }
+  at::set_num_threads(1);
 }
 
 }  // namespace fovea::recipes

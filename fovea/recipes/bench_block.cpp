@@ -96,15 +96,20 @@ void bench_block(const BenchOptions& options, const BenchDone& done) {
       row.error = ((block(x) - exact).abs().max() / exact.abs().max().clamp_min(1)).item<double>();
       row.error_bound = 1e-5;  // two float32 computations
       row.target = shift ? 4 : 2.2;
+      row.workspace_bytes = measure_workspace([&] { return static_cast<int64_t>(block(x).nbytes()); });
       time_in_turns(
           row, options, [&] { block(x); }, [&] { peer.forward(x); });
     }
     done(row);
     BenchRow both{kind + " forward + backward", shape, "f32", row.peer};
     both.error = row.error, both.error_bound = row.error_bound, both.target = 5;
-    time_in_turns(
-        both, options, [&] { run_backward([&](const Tensor& t) { return block(t); }, x, upstream, block); },
-        [&] { run_backward([&](const Tensor& t) { return peer.forward(t); }, x, upstream, block); });
+    const auto train = [&] { run_backward([&](const Tensor& t) { return block(t); }, x, upstream, block); };
+    both.workspace_bytes = measure_workspace([&] {
+      train();
+      return int64_t{0};
+    });
+    time_in_turns(both, options, train,
+                  [&] { run_backward([&](const Tensor& t) { return peer.forward(t); }, x, upstream, block); });
     done(both);
   }
   // Regions that do not see each other cost nothing: excluded ones at least, the additive mask computes them.
@@ -128,6 +133,11 @@ void bench_encoder(const BenchOptions& options, const BenchDone& done) {
   const Tensor x = torch::randn({1, 1, 96, 96, 96});
   const torch::InferenceMode inference;
   BenchRow row{"encoder 96^3 forward", "SwinUNETR, feature size 48", "f32", "none in this process"};
+  row.workspace_bytes = measure_workspace([&] {
+    int64_t bytes = 0;
+    for (const Tensor& t : encoder(x)) bytes += static_cast<int64_t>(t.nbytes());
+    return bytes;
+  });
   time_in_turns(row, options, [&] { encoder(x); }, {});
   done(row);
 }

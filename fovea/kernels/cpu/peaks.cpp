@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
+#include <vector>
 
 #include "fovea/kernels/cpu/vector-inl.h"
 #include "fovea/kernels/peaks.h"
@@ -50,6 +52,23 @@ float SumOf(const float* memory, int64_t n) {
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(a, b), hn::Add(c, e))));
 }
 
+double MeasureTogether(int threads) {
+  constexpr int64_t kRounds = 4000000;
+  double best = 0;
+  for (int repeat = 0; repeat < 10; ++repeat) {
+    std::vector<std::thread> all;
+    const auto start = std::chrono::steady_clock::now();
+    for (int t = 0; t < threads; ++t)
+      all.emplace_back([t] {
+        volatile float sink = 0;
+        sink = MultiplyAdds(kRounds, 0.5f + t);
+      });
+    for (std::thread& t : all) t.join();
+    best = std::max(best, 1e-9 * kRounds * 12 * L * 2 * threads / seconds_since(start));
+  }
+  return best;
+}
+
 Peaks Measure() {
   constexpr int64_t kRounds = 200000, kFloats = int64_t{64} << 20;
   volatile float sink = 0;
@@ -79,16 +98,15 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::kernels {
 
 Peaks measure_peaks([[maybe_unused]] Isa isa) {
-#if HWY_TARGETS & HWY_AVX3
-  if (isa >= Isa::kAvx512) return cpu::N_AVX3::peaks::Measure();
-#endif
-#if HWY_TARGETS & HWY_AVX2
-  if (isa >= Isa::kAvx2) return cpu::N_AVX2::peaks::Measure();
-#endif
-#if HWY_TARGETS & HWY_NEON
-  if (isa == Isa::kNeon) return cpu::N_NEON::peaks::Measure();
-#endif
+  using namespace cpu;
+  FOVEA_RETURN_BEST(isa, peaks::Measure)
   return {};
+}
+
+double measure_fma_gflops([[maybe_unused]] int threads, [[maybe_unused]] Isa isa) {
+  using namespace cpu;
+  FOVEA_RETURN_BEST(isa, peaks::MeasureTogether, threads)
+  return 0;
 }
 
 }  // namespace fovea::kernels
