@@ -46,6 +46,28 @@ constexpr double kLog2eExact = 1.4426950408889634;
 constexpr float kLog2e = static_cast<float>(kLog2eExact), kLn2 = 0.693147181f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// The first n values and zeros behind them; the first n lanes. No byte beside them is touched. n >= L: all.
+HWY_INLINE Vector LoadSome(const float* from, int64_t n) {
+  const Floats d;
+#if HWY_TARGET == HWY_NEON  // has no masked loads
+  HWY_ALIGN float lanes[L] = {};
+  for (int64_t i = 0; i < std::min<int64_t>(n, L); ++i) lanes[i] = from[i];
+  return hn::Load(d, lanes);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(n)), d, from);
+#endif
+}
+HWY_INLINE void StoreSome(Vector x, float* to, int64_t n) {
+  const Floats d;
+#if HWY_TARGET == HWY_NEON
+  HWY_ALIGN float lanes[L];
+  hn::Store(x, d, lanes);
+  for (int64_t i = 0; i < std::min<int64_t>(n, L); ++i) to[i] = lanes[i];
+#else
+  hn::BlendedStore(x, hn::FirstN(d, static_cast<size_t>(n)), d, to);
+#endif
+}
+
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // Row i of a matrix: base + offset[i], or base + i * step without an offset list. Counts floats.
