@@ -11,8 +11,11 @@ class DropPathImpl : public torch::nn::Module {
     TORCH_CHECK(rate >= 0 && rate < 1, "drop_path: rate is ", rate, ", expected 0 <= rate < 1");
   }
 
+  /// Does nothing to its input.
+  bool idle() const { return rate_ == 0 || !is_training(); }
+
   torch::Tensor forward(const torch::Tensor& x) {
-    if (rate_ == 0 || !is_training()) return x;
+    if (idle()) return x;
     std::vector<int64_t> shape(x.dim(), 1);
     shape[0] = x.size(0);
     return x * torch::empty(shape, x.options()).bernoulli_(1 - rate_).div_(1 - rate_);

@@ -1,6 +1,8 @@
 #include "fovea/nn/mlp.h"
 
+#include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
+#include "fovea/ops/linear.h"
 
 namespace fovea::nn {
 
@@ -10,8 +12,21 @@ MlpImpl::MlpImpl(const MlpOptions& options) {
   drop = register_module("drop", torch::nn::Dropout(options.dropout()));
 }
 
-torch::Tensor MlpImpl::forward(const torch::Tensor& x) {
-  return traced(this, drop(linear2(drop(torch::gelu(linear1(x))))));
+torch::Tensor MlpImpl::forward(const torch::Tensor& x) { return traced(this, run(x, nullptr, /*add_input=*/false)); }
+
+torch::Tensor MlpImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
+  return tracing() ? x + forward(torch::nn::LayerNorm(norm)->forward(x)) : run(x, norm, /*add_input=*/true);
+}
+
+torch::Tensor MlpImpl::run(const torch::Tensor& x, const torch::nn::LayerNorm& norm, bool add_input) {
+  const bool drops = is_training() && drop->options.p() > 0;
+  if (fused_on_cpu(x) && !drops) {
+    ops::OptionalTensor norm_weight, norm_bias;
+    if (norm) norm_weight = norm->weight, norm_bias = norm->bias;
+    return ops::mlp(x, linear1->weight, linear1->bias, linear2->weight, linear2->bias, norm_weight, norm_bias, norm ? norm->options.eps() : 0, add_input);
+  }
+  const auto y = drop(linear2(drop(torch::gelu(linear(x, linear1, norm)))));
+  return add_input ? x + y : y;
 }
 
 }  // namespace fovea::nn

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
 
 namespace fovea::nn {
@@ -32,7 +33,7 @@ torch::Tensor PatchMergingImpl::forward(torch::Tensor x) {
   const auto cells = x.view({x.size(0), z, 2, y, 2, x_axis, 2, x.size(4)});
   std::vector<torch::Tensor> parts;
   for (const auto& [dz, dy, dx] : octants_of(order_)) parts.push_back(cells.select(6, dx).select(4, dy).select(2, dz));
-  return traced(this, reduction(norm(torch::cat(parts, -1))));
+  return traced(this, linear(torch::cat(parts, -1), reduction, norm));
 }
 
 }  // namespace fovea::nn

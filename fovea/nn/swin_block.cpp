@@ -15,6 +15,10 @@ SwinTransformerBlockImpl::SwinTransformerBlockImpl(const SwinBlockOptions& optio
 }
 
 torch::Tensor SwinTransformerBlockImpl::forward(torch::Tensor x) {
+  if (drop_path->idle()) {
+    x = attn->add_to(x, norm1);
+    return traced(this, mlp->add_to(x, norm2));
+  }
   x = x + drop_path(attn(norm1(x)));
   return traced(this, x + drop_path(mlp(norm2(x))));
 }

@@ -12,6 +12,8 @@ Trace::Trace(const torch::nn::Module& root) : outer_(current) {
 
 Trace::~Trace() { current = outer_; }
 
+bool tracing() { return current != nullptr; }
+
 torch::Tensor traced(const torch::nn::Module* layer, torch::Tensor output) {
   if (current != nullptr) {
     const auto name = current->names_.find(layer);

@@ -28,6 +28,9 @@ class Trace {
   Trace* outer_;
 };
 
+/// A Trace lives on this thread: layers compute each output on its own, fused with nothing.
+bool tracing();
+
 /// Returns `output`, after handing it to the Trace of this thread, if there is one: the last line of a layer's forward.
 torch::Tensor traced(const torch::nn::Module* layer, torch::Tensor output);
 

@@ -1,5 +1,6 @@
 #include "fovea/nn/transformer_block.h"
 
+#include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
 #include "fovea/ops/attention.h"
 
@@ -14,15 +15,25 @@ SelfAttentionImpl::SelfAttentionImpl(const SelfAttentionOptions& options) : head
 }
 
 torch::Tensor SelfAttentionImpl::forward(const torch::Tensor& x) {
+  return traced(this, drop_output_(linear(attend(x, nullptr), out_proj)));
+}
+
+torch::Tensor SelfAttentionImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
+  const bool drops = is_training() && drop_output_->options.p() > 0;
+  if (drops || tracing()) return x + forward(torch::nn::LayerNorm(norm)->forward(x));
+  return linear(attend(x, norm), out_proj, nullptr, x);
+}
+
+torch::Tensor SelfAttentionImpl::attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
   // b n (3 h c) -> 3 b h n c
-  const auto parts = qkv(x).view({x.size(0), x.size(1), 3, heads_, x.size(2) / heads_}).permute({2, 0, 3, 1, 4});
+  const auto parts = linear(x, qkv, norm).view({x.size(0), x.size(1), 3, heads_, x.size(2) / heads_}).permute({2, 0, 3, 1, 4});
   const auto q = parts[0], k = parts[1], v = parts[2];
   if (capture_) {
     q_ = q.detach();
     k_ = k.detach();
   }
-  const auto out = std::get<0>(ops::attention(q, k, v));  // b h n c, tokens before heads in memory
-  return traced(this, drop_output_(out_proj(out.transpose(1, 2).reshape(x.sizes()))));
+  // b h n c, tokens before heads in memory
+  return std::get<0>(ops::attention(q, k, v)).transpose(1, 2).reshape(x.sizes());
 }
 
 void SelfAttentionImpl::set_capture(bool on) {
@@ -47,8 +58,8 @@ TransformerBlockImpl::TransformerBlockImpl(const SelfAttentionOptions& attention
 }
 
 torch::Tensor TransformerBlockImpl::forward(torch::Tensor x) {
-  x = x + attn(norm1(x));
-  return traced(this, x + mlp(norm2(x)));
+  x = attn->add_to(x, norm1);
+  return traced(this, mlp->add_to(x, norm2));
 }
 
 }  // namespace fovea::nn

@@ -24,6 +24,8 @@ class SelfAttentionImpl : public torch::nn::Module {
  public:
   explicit SelfAttentionImpl(const SelfAttentionOptions& options);
   torch::Tensor forward(const torch::Tensor& x);
+  /// x + forward(norm(x)).
+  torch::Tensor add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm);
 
   /// While on, forward keeps q and k (2E numbers a token), so that rows() can answer.
   void set_capture(bool on);
@@ -33,6 +35,8 @@ class SelfAttentionImpl : public torch::nn::Module {
   torch::nn::Linear qkv{nullptr}, out_proj{nullptr};
 
  private:
+  torch::Tensor attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm);  // what enters out_proj
+
   int64_t heads_;
   torch::nn::Dropout drop_output_{nullptr};
   bool capture_ = false;

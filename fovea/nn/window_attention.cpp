@@ -1,6 +1,7 @@
 #include "fovea/nn/window_attention.h"
 
 #include "fovea/nn/initialise.h"
+#include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
 #include "fovea/ops/window_attention.h"
 
@@ -69,6 +70,16 @@ torch::Tensor WindowAttentionImpl::clipped_bias(const Triple& window) const {
 }
 
 torch::Tensor WindowAttentionImpl::forward(const torch::Tensor& x) {
+  return traced(this, proj_drop(linear(attend(x, nullptr), proj)));
+}
+
+torch::Tensor WindowAttentionImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
+  const bool drops = is_training() && proj_drop->options.p() > 0;
+  if (drops || tracing()) return x + forward(torch::nn::LayerNorm(norm)->forward(x));
+  return linear(attend(x, norm), proj, nullptr, x);
+}
+
+torch::Tensor WindowAttentionImpl::attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
   TORCH_CHECK(x.dim() == 5 && x.size(4) == options_.dim(), "window_attention: x is ", x.sizes(), ", expected [B,Z,Y,X,", options_.dim(), "]");
   const int64_t heads = options_.heads(), channels = options_.dim() / heads;
   auto call = std::make_shared<Call>();
@@ -82,7 +93,7 @@ torch::Tensor WindowAttentionImpl::forward(const torch::Tensor& x) {
     call->window[axis] = length;
     call->shift[axis] = 0;
   }
-  call->qkv = qkv(x).view({x.size(0), x.size(1), x.size(2), x.size(3), 3, heads, channels});
+  call->qkv = linear(x, qkv, norm).view({x.size(0), x.size(1), x.size(2), x.size(3), 3, heads, channels});
   if (clipped) {
     call->bias = clipped_bias(call->window);
   } else {
@@ -93,9 +104,9 @@ torch::Tensor WindowAttentionImpl::forward(const torch::Tensor& x) {
   }
   if (options_.region_mask() == RegionMask::kAdditive) call->mask_value = kStrangerPenalty;
 
-  const auto out = std::get<0>(ops::window_attention(call->qkv, call->bias_table, call->window, call->shift, {}, call->pad_token, call->mask_value, call->bias));
+  auto out = std::get<0>(ops::window_attention(call->qkv, call->bias_table, call->window, call->shift, {}, call->pad_token, call->mask_value, call->bias));
   if (capture_) captured_ = std::move(call);
-  return traced(this, proj_drop(proj(out)));
+  return out;
 }
 
 void WindowAttentionImpl::set_capture(bool on) {

@@ -52,6 +52,8 @@ class WindowAttentionImpl : public torch::nn::Module {
  public:
   explicit WindowAttentionImpl(const WindowAttentionOptions& options);
   torch::Tensor forward(const torch::Tensor& x);
+  /// x + forward(norm(x)).
+  torch::Tensor add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm);
 
   // torch would convert the index to a floating dtype together with the parameters.
   using torch::nn::Module::to;
@@ -77,6 +79,7 @@ class WindowAttentionImpl : public torch::nn::Module {
 
  private:
   struct Call;
+  torch::Tensor attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm);  // what enters proj
   torch::Tensor clipped_bias(const Triple& window) const;  // [H,n,n]
 
   WindowAttentionOptions options_;

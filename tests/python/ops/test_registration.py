@@ -60,6 +60,19 @@ def test_window_attention_backward_and_rows():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_linear_and_mlp(dtype):
+    def t(*shape, grad=True):
+        return torch.randn(shape, dtype=dtype, requires_grad=grad)
+
+    check(ops.linear, t(2, 5, 8), t(6, 8))
+    check(ops.linear, t(2, 5, 8), t(6, 8), t(6), t(8), t(8), 1e-5, t(2, 5, 6))
+    check(ops.linear, t(0, 8), t(6, 8), t(6))
+    check(ops.mlp, t(2, 5, 8), t(20, 8), t(20), t(8, 20), t(8), t(8), t(8), 1e-5, True)
+    check(ops.mlp, t(5, 8, grad=False), t(20, 8), None, t(3, 20), None)
+    check(ops.linear_backward, t(5, 6, grad=False), t(5, 8, grad=False), t(6, 8, grad=False), None, None, 1e-5, [True] * 3 + [False] * 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_pool(dtype):
     def t(*shape, grad=True):
         return torch.randn(shape, dtype=dtype, requires_grad=grad)
