@@ -33,6 +33,15 @@ struct LinearParams {
   LayerNorm<T> norm{};
   View<const T, 2> residual{};  // null: none
   View<T, 2> out{};
+  /// Data null: out lies in rows. Else channel o of row n is out.data[row_offset(n) + group_offset(o / G) + o % G], the O
+  /// channels being groups of G: an up-convolution writes each group to a voxel of its own. No residual then.
+  View<const int64_t, 1> row_offset{}, group_offset{};
+
+  T& at(int64_t n, int64_t o) const {
+    if (!row_offset.data) return out(n, o);
+    const int64_t G = weight.shape[0] / group_offset.shape[0];
+    return out.data[row_offset(n) + group_offset(o / G) + o % G];
+  }
 };
 
 /// With g = grad_out: grad_weight = g^T z, grad_bias = sum g, dz = g W, grad_x = the layer norm's gradient of dz.

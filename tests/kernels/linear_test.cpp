@@ -295,6 +295,30 @@ TEST(Linear, NothingBesideTheTensorsIsReadOrWritten) {
       }
 }
 
+TEST(Linear, GroupsOfChannelsGoToPlacesOfTheirOwn) {
+  // 30 rows of 3 groups: group g of row n at 50 n + 17 g, as an up-convolution would have it.
+  for (const Isa isa : testable_isas())
+    for (const int64_t G : {1, 5, 16}) {
+      RowsProblem<float> p(30, 20, 3 * G, 20);
+      p.residual = false;
+      cpu::linear_forward(p.linear_params(), serial_for, isa);
+      std::vector<int64_t> rows(30), groups = {0, 17, 34};
+      for (int64_t n = 0; n < 30; ++n) rows[n] = 50 * n;
+      std::vector<float> out(30 * 50, 5.f), expected(30 * 50, 5.f);
+      for (int64_t n = 0; n < 30; ++n)
+        for (int64_t o = 0; o < 3 * G; ++o) expected[50 * n + 17 * (o / G) + o % G] = p.linear[n * 3 * G + o];
+      auto scattered = p.linear_params();
+      scattered.out.data = out.data();
+      scattered.row_offset = View<const int64_t, 1>::contiguous(rows.data(), {30});
+      scattered.group_offset = View<const int64_t, 1>::contiguous(groups.data(), {3});
+      cpu::linear_forward(scattered, serial_for, isa);
+      EXPECT_EQ(out, expected);
+      std::fill(out.begin(), out.end(), 5.f);
+      reference::linear_forward(scattered);
+      EXPECT_LT(relative_error(out, expected), 2e-6);
+    }
+}
+
 TEST(Linear, RowsMayLieApart) {
   // x, the residual and the output as slices of wider rows.
   for (const Isa isa : testable_isas()) {

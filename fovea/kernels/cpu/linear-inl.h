@@ -54,6 +54,26 @@ struct ToRows {
   }
 };
 
+// Channels that are groups, each with a place of its own beside the row's.
+struct ToGroups {
+  float* to;
+  const int64_t *row_offset, *group_offset;  // row_offset: of the block's first row
+  int64_t N, G;
+  const float* bias;  // padded
+  HWY_INLINE void operator()(int64_t i, int64_t j, Vector sum) const {
+    const Floats d;
+    sum = hn::Add(sum, hn::Load(d, bias + j));
+    float* row = to + row_offset[i];
+    if (G % L == 0) {
+      hn::StoreU(sum, d, row + group_offset[j / G] + j % G);
+      return;
+    }
+    HWY_ALIGN float lanes[L];
+    hn::Store(sum, d, lanes);
+    for (int64_t o = j; o < std::min(N, j + L); ++o) row[group_offset[o / G] + o % G] = lanes[o - j];
+  }
+};
+
 // Scratch rows, whose steps are whole vectors.
 struct ToScratch {
   float* to;

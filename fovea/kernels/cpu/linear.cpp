@@ -29,13 +29,17 @@ void Forward(const LinearParams<float>& p, const ParallelFor& parallel) {
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * blocks.rows, count = blocks.count(b);
       if (input.normed()) input.Forward(first, count, z, mean, rstd);
+      const float* rows = input.normed() ? z : p.x.data + first * p.x.stride[0];
+      const int64_t step = input.normed() ? input.step() : p.x.stride[0];
+      if (p.row_offset.data) {
+        const int64_t groups = p.group_offset.shape[0];
+        Product(rows, step, count, I, packed.get(), O,
+                ToGroups{p.out.data, p.row_offset.data + first, p.group_offset.data, O, O / groups, bias.data()});
+        continue;
+      }
       const ToRows out{p.out.data + first * p.out.stride[0], p.out.stride[0], O, bias.data(),
                        p.residual.data ? p.residual.data + first * p.residual.stride[0] : nullptr, p.residual.stride[0]};
-      if (input.normed()) {
-        Product(z, input.step(), count, I, packed.get(), O, out);
-      } else {
-        Product(p.x.data + first * p.x.stride[0], p.x.stride[0], count, I, packed.get(), O, out);
-      }
+      Product(rows, step, count, I, packed.get(), O, out);
     }
   });
 }

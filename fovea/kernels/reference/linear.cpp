@@ -14,7 +14,7 @@ void linear_forward(const LinearParams<T>& p, const ParallelFor& parallel) {
         double sum = p.bias.data ? p.bias(o) : 0;
         for (int64_t i = 0; i < I; ++i) sum += z(n, i) * p.weight(o, i);
         if (p.residual.data) sum += p.residual(n, o);
-        p.out(n, o) = static_cast<T>(sum);
+        p.at(n, o) = static_cast<T>(sum);
       }
   });
 }
