@@ -1,6 +1,9 @@
 #include "fovea/nn/convolution.h"
 
+#include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
+#include "fovea/ops/linear.h"
+#include "fovea/ops/up_convolution.h"
 
 namespace fovea::nn {
 namespace {
@@ -58,7 +61,8 @@ torch::Tensor ConvolutionImpl::forward(const torch::Tensor& x) {
     return traced(this, conv->bias.defined() ? y + conv->bias.view({1, -1, 1, 1, 1}) : y);
   }
   // 1x1x1: the same linear map on each voxel.  [B,Z,Y,X,Cin] -> [B,Z,Y,X,Cout]
-  const auto y = torch::linear(x.permute({0, 2, 3, 4, 1}).contiguous(), conv->weight.flatten(1), conv->bias);
+  const auto voxels = x.permute({0, 2, 3, 4, 1}).contiguous(), weight = conv->weight.flatten(1);
+  const auto y = fused_on_cpu(x) ? ops::linear(voxels, weight, ops::or_none(conv->bias)) : torch::linear(voxels, weight, conv->bias);
   return traced(this, y.permute({0, 4, 1, 2, 3}));
 }
 
@@ -68,6 +72,7 @@ UpConvolutionImpl::UpConvolutionImpl(int64_t in, int64_t out, int64_t factor) : 
 }
 
 torch::Tensor UpConvolutionImpl::forward(const torch::Tensor& x) {
+  if (fused_on_cpu(x)) return traced(this, ops::up_convolution(x, conv->weight));
   const int64_t f = factor_, out = conv->weight.size(1);
   // A linear map to the f*f*f voxels of each block, which are then put in their places.
   const auto weight = conv->weight.permute({2, 3, 4, 1, 0}).reshape({f * f * f * out, x.size(1)});  // (fz fy fx Cout) Cin
@@ -76,6 +81,11 @@ torch::Tensor UpConvolutionImpl::forward(const torch::Tensor& x) {
                      .permute({0, 1, 4, 2, 5, 3, 6, 7})
                      .reshape({x.size(0), x.size(2) * f, x.size(3) * f, x.size(4) * f, out});
   return traced(this, y.permute({0, 4, 1, 2, 3}));
+}
+
+torch::Tensor UpConvolutionImpl::beside(const torch::Tensor& x, const torch::Tensor& skip) {
+  if (fused_on_cpu(x) && fused_on_cpu(skip) && !tracing()) return ops::up_convolution(x, conv->weight, skip);
+  return torch::cat({forward(x), skip}, 1);
 }
 
 }  // namespace fovea::nn

@@ -32,6 +32,8 @@ class UpConvolutionImpl : public torch::nn::Module {
  public:
   UpConvolutionImpl(int64_t in, int64_t out, int64_t factor);
   torch::Tensor forward(const torch::Tensor& x);
+  /// forward(x) and skip [B,Cs,Z*f,Y*f,X*f], concatenated along the channels.
+  torch::Tensor beside(const torch::Tensor& x, const torch::Tensor& skip);
 
   torch::nn::ConvTranspose3d conv{nullptr};
 

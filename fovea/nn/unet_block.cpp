@@ -31,7 +31,7 @@ UnetrUpBlockImpl::UnetrUpBlockImpl(int64_t in, int64_t out, Residual residual) {
 }
 
 torch::Tensor UnetrUpBlockImpl::forward(const torch::Tensor& x, const torch::Tensor& skip) {
-  return traced(this, conv_block(torch::cat({transp_conv(x), skip}, 1)));
+  return traced(this, conv_block(transp_conv->beside(x, skip)));
 }
 
 UnetrProjectionUpBlockImpl::UnetrProjectionUpBlockImpl(int64_t in, int64_t out, int64_t layers, bool convolve, Residual residual)
