@@ -27,7 +27,7 @@ void expect_close(const std::vector<BFloat16>& a, const std::vector<double>& exa
 TEST(CpuBfloat16, WindowAttentionIsTheFloatKernelWithRoundedResults) {
   Rng rng(3, 0, 0);
   const auto draw = [&rng](int64_t n) { return static_cast<int64_t>(rng.below(static_cast<uint32_t>(n))); };
-  for (int i = 0; i < sweep_length(40, 2000); ++i) {
+  for (int i = 0; i < sweep_length(40, 10000) && !HasFailure(); ++i) {
     WindowShape s;
     s.B = 1 + draw(2), s.H = 1 + draw(3), s.C = 1 + draw(40);
     for (int axis = 0; axis < 3; ++axis) {
@@ -53,10 +53,41 @@ TEST(CpuBfloat16, WindowAttentionIsTheFloatKernelWithRoundedResults) {
   }
 }
 
+// What the stored output's rounding may do to the gradients of dense attention, element by element. Where a row has
+// more keys than a block, delta_i = <dO_i, out_i> reads the rounded output and errs by some e_i, so that
+//   dS_ij = P_ij (dP_ij - delta_i) errs by -e_i P_ij,   dq_i by -e_i scale sum_j P_ij k_j,   dk_j by -scale sum_i e_i P_ij q_i:
+// an attention output with keys as values, and a value gradient under e_i q_i from above. A causal row of one or two
+// keys has weights near 1 and no rounding of the largest gradient bounds this.
+struct DeltaRounding {
+  std::vector<double> grad_q, grad_k;
+
+  explicit DeltaRounding(const Bf16AttentionProblem& p) {
+    const AttentionProblem<double>& e = p.exact;
+    AttentionShape s = e.shape;
+    const int64_t C = s.C, Cv = s.Cv, rows = s.B * s.H * s.N;
+    std::vector<double> error(rows, 0.0);
+    for (int64_t i = 0; i < rows * Cv; ++i) error[i / Cv] += e.grad_out[i] * (float(p.out[i]) - e.out[i]) * e.scale;
+    s.Cv = C;
+    AttentionProblem<double> keys(s, 0);
+    keys.q = e.q, keys.k = keys.v = e.k, keys.bias = e.bias, keys.key_mask = e.key_mask;
+    for (int64_t i = 0; i < rows * C; ++i) keys.grad_out[i] = error[i / C] * e.q[i];
+    reference::attention_forward(keys.params()), reference::attention_backward(keys.backward_params());
+    grad_k = keys.grad_v, grad_q = keys.out;
+    for (int64_t i = 0; i < rows * C; ++i) grad_q[i] *= error[i / C];
+  }
+};
+
+// Each element within one rounding of the stored result and what the rounded output did to it.
+void expect_close(const std::vector<BFloat16>& a, const std::vector<double>& exact, const std::vector<double>& allowed,
+                  const std::string& what) {
+  for (size_t i = 0; i < exact.size(); ++i)
+    ASSERT_LE(std::abs(double(float(a[i])) - exact[i]), stored_bound({exact[i]}) + 1.02 * std::abs(allowed[i])) << what;
+}
+
 TEST(CpuBfloat16, DenseAttentionIsTheFloatKernelWithRoundedResults) {
   Rng rng(4, 0, 0);
   const auto draw = [&rng](int64_t n) { return static_cast<int64_t>(rng.below(static_cast<uint32_t>(n))); };
-  for (int i = 0; i < sweep_length(60, 2000); ++i) {
+  for (int i = 0; i < sweep_length(60, 10000) && !HasFailure(); ++i) {
     AttentionShape s;
     s.B = 1 + draw(5), s.Hk = 1 + draw(3), s.H = s.Hk * (1 + draw(2));
     s.N = 1 + draw(70), s.M = 1 + draw(140), s.C = 1 + draw(40), s.Cv = draw(2) ? s.C : 1 + draw(40);
@@ -74,9 +105,10 @@ TEST(CpuBfloat16, DenseAttentionIsTheFloatKernelWithRoundedResults) {
       const std::string what = name_of(isa) + " " + s.text();
       const auto& e = problem.exact;
       expect_close(problem.out, e.out, stored_bound(e.out), what + " out");
-      expect_close(problem.grad_q, e.grad_q, gradient_bound(e.grad_q), what + " q");
-      expect_close(problem.grad_k, e.grad_k, gradient_bound(e.grad_k), what + " k");
-      expect_close(problem.grad_v, e.grad_v, gradient_bound(e.grad_v), what + " v");
+      const DeltaRounding allowed(problem);
+      expect_close(problem.grad_q, e.grad_q, allowed.grad_q, what + " q");
+      expect_close(problem.grad_k, e.grad_k, allowed.grad_k, what + " k");
+      expect_close(problem.grad_v, e.grad_v, stored_bound(e.grad_v), what + " v");
       EXPECT_THAT(relative_error(problem.grad_bias, e.grad_bias), Le(4 * kBf16)) << what;
     }
   }
