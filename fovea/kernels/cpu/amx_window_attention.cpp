@@ -15,114 +15,27 @@
 #include "fovea/kernels/cpu/amx.h"
 #include "fovea/kernels/cpu/amx_backward-inl.h"
 #include "fovea/kernels/cpu/amx_forward-inl.h"
-#include "fovea/kernels/cpu/window_plan.h"
+#include "fovea/kernels/cpu/window_bias.h"
 
 namespace fovea::kernels::amx {
 namespace {
 
 using cpu::FlushDenormals;
-using cpu::TokenOffset;
 using cpu::WindowChunk;
 using cpu::WindowClass;
 using cpu::WindowGroup;
 
-struct Call : cpu::WindowCall<BFloat16> {
-  using WindowCall::WindowCall;
-  float factor = static_cast<float>(p.scale * 1.4426950408889634);  // of <q, k>, to log2 units
+using Call = cpu::WindowCall<BFloat16>;
+using BackwardCall = cpu::WindowBackwardCall<BFloat16>;
+using BiasTiles = cpu::BiasTiles<BFloat16>;
 
-  const BFloat16* qkv(int64_t b, int64_t h) const { return p.qkv.data + b * p.qkv.stride[0] + h * p.qkv.stride[5]; }
-  BFloat16* out_of(int64_t b, int64_t h) const { return p.out.data + b * p.out.stride[0] + h * p.out.stride[4]; }
-  float* lse_of(int64_t b, int64_t h) const { return p.lse.data + b * p.lse.stride[0] + h * p.lse.stride[1]; }
-  const int32_t* tokens(const WindowClass& c, int64_t pair) const {
-    return plan.token.data() + c.windows[pair % static_cast<int64_t>(c.windows.size())] * plan.n;
-  }
-  int64_t batch(const WindowClass& c, int64_t pair) const { return pair / static_cast<int64_t>(c.windows.size()); }
-};
+constexpr cpu::TileLayout kTiles{cpu::TileLayout::Lanes::kQueries, kBlock, kBlock, 1};
 
-int64_t tile_size(const WindowGroup& g) { return g.keys() * round_up(g.queries, kBlock); }
+// Numbers of all bias tiles of a class, and a vector that sums of the gradient may read behind them.
+int64_t tile_memory(const Call& call) { return kTiles.largest(call.plan) + kRows; }
 
-// Floats of all tiles of the largest class; at least a row of zeros.
-int64_t tile_memory(const Call& call) {
-  int64_t most = 0;
-  for (const WindowClass& c : call.plan.classes) {
-    int64_t sum = 0;
-    for (const WindowGroup& g : c.groups) sum += tile_size(g);
-    most = std::max(most, sum);
-  }
-  return most + kBlock;
-}
-
-// Bias of all (query, key) of the group in log2 units, 0 for lanes behind the last query. `column` is that of the head
-// in bias_table. Returns the largest |score| that bias and mask can add (a large negative mask adds none).
-float build_tile(const Call& call, const WindowClass& c, const WindowGroup& g, int64_t h, const float* column,
-                 float* tile) {
-  const auto& p = call.p;
-  if (!call.has_tile(c)) {
-    std::fill(tile, tile + kBlock, 0.f);
-    return 0;
-  }
-  const float mask = p.mask_value ? static_cast<float>(*p.mask_value) * kLog2e : 0;
-  float largest = 0;
-  for (int64_t i0 = 0; i0 < g.queries; i0 += kBlock) {
-    const int64_t n = std::min<int64_t>(kBlock, g.queries - i0);
-    const int32_t* query = g.position.data() + i0;
-    for (int64_t j = 0; j < g.keys(); ++j, tile += kBlock) {
-      const int32_t key = g.position[j];
-      std::fill(tile, tile + kBlock, 0.f);
-      if (p.bias_table.data) {
-        const float* middle = column + call.centre - call.linear[key];
-        for (int64_t u = 0; u < n; ++u) tile[u] = middle[call.linear[query[u]]] * kLog2e;
-      } else if (p.bias.data) {
-        const float* from = p.bias.data + h * p.bias.stride[0] + key * p.bias.stride[2];
-        for (int64_t u = 0; u < n; ++u) tile[u] = from[query[u] * p.bias.stride[1]] * kLog2e;
-      }
-      for (int64_t u = 0; u < n; ++u) largest = std::abs(tile[u]) <= largest ? largest : std::abs(tile[u]);
-      if (p.mask_value)
-        for (int64_t u = 0; u < n; ++u) tile[u] += c.region[query[u]] == c.region[key] ? 0.f : mask;
-    }
-  }
-  return largest + std::max(mask, 0.f);
-}
-
-// The bias tiles of the (head, class) that a thread is at; groups one after the other.
-class BiasTiles {
- public:
-  explicit BiasTiles(const Call& call)
-      : call_(call), memory_(tile_memory(call)), column_(call.p.bias_table.data ? call.p.bias_table.shape[0] : 0) {}
-
-  void move_to(int64_t h, int32_t window_class) {
-    if (h == head_ && window_class == class_) return;
-    if (h != head_)
-      for (size_t row = 0; row < column_.size(); ++row) column_[row] = call_.p.bias_table(row, h);
-    head_ = h, class_ = window_class;
-    const WindowClass& c = call_.plan.classes[window_class];
-    tiled_ = call_.has_tile(c);
-    start_.clear(), bound_.clear();
-    int64_t at = 0;
-    for (const WindowGroup& g : c.groups) {
-      start_.push_back(at), bound_.push_back(build_tile(call_, c, g, h, column_.data(), memory_ + at));
-      at += tile_size(g);
-    }
-  }
-  int64_t start(size_t group) const { return start_[group]; }
-  // Rows of the block of queries from i on.
-  const float* tile(size_t group, int64_t i) const {
-    const WindowGroup& g = call_.plan.classes[class_].groups[group];
-    return memory_ + start_[group] + (tiled_ ? i * g.keys() : 0);
-  }
-  int64_t step() const { return tiled_ ? kBlock : 0; }
-  float bound(size_t group) const { return bound_[group]; }
-
- private:
-  const Call& call_;
-  Aligned<float> memory_;
-  std::vector<float> column_;
-  std::vector<int64_t> start_;
-  std::vector<float> bound_;
-  int64_t head_ = -1;
-  int32_t class_ = -1;
-  bool tiled_ = false;
-};
+// Of <q, k>, to log2 units.
+float score_factor(const Call& call) { return static_cast<float>(call.p.scale * 1.4426950408889634); }
 
 // Row pointers of one group of one window.
 struct GroupRows {
@@ -130,7 +43,7 @@ struct GroupRows {
   explicit GroupRows(const Call& call) : q(call.plan.n), k(call.plan.n), v(call.plan.n) {}
 
   void gather(const Call& call, const WindowGroup& g, const int32_t* token, int64_t b, int64_t h) {
-    const BFloat16* qkv = call.qkv(b, h);
+    const BFloat16* qkv = call.qkv_of(b, h);
     const int64_t part = call.p.qkv.stride[4];
     for (int64_t i = 0; i < g.queries; ++i) {
       q[i] = qkv + call.in(token[g.position[i]]);
@@ -139,67 +52,6 @@ struct GroupRows {
     for (int64_t j = g.queries; j < g.keys(); ++j) k[j] = &call.p.pad_token(1, h, 0), v[j] = &call.p.pad_token(2, h, 0);
   }
 };
-
-struct BackwardCall : Call {
-  const WindowAttentionBackwardParams<BFloat16>& g;
-  TokenOffset grad_in, grad_out;
-  bool bias_wanted;
-  int64_t entries;                  // of the bias parameter, a head
-  std::vector<double> bias_sum;     // [H][chunks][entries]
-  std::vector<double> padding_sum;  // [H][chunks][2][C]
-
-  explicit BackwardCall(const WindowAttentionBackwardParams<BFloat16>& params)
-      : Call(params.forward),
-        g(params),
-        grad_in(grid, g.grad_qkv.stride[1], g.grad_qkv.stride[2], g.grad_qkv.stride[3]),
-        grad_out(grid, g.grad_out.stride[1], g.grad_out.stride[2], g.grad_out.stride[3]),
-        bias_wanted(g.grad_bias_table.data || g.grad_bias.data) {
-    // Enough chunks to share out, few enough that their partial sums stay small beside the tensors.
-    const int64_t pairs = B * static_cast<int64_t>(plan.token.size()) / plan.n;
-    const int64_t pairs_a_chunk = std::clamp<int64_t>((pairs + 15) / 16, 8, 64);
-    chunks = plan.chunks(B, g.grad_bias.data ? std::max(pairs_a_chunk, (pairs + 7) / 8) : pairs_a_chunk);
-    entries = g.grad_bias_table.data ? g.grad_bias_table.shape[0] : g.grad_bias.data ? plan.n * plan.n : 0;
-    bias_sum.resize(H * chunks.size() * entries);
-    if (g.grad_pad_token.data) padding_sum.resize(H * chunks.size() * 2 * C);
-  }
-};
-
-// Adds the group's float tile to the chunk's double sum and clears it.
-void fold_tile(const BackwardCall& call, const WindowGroup& g, float* tile, double* sum) {
-  const float* row = tile;
-  for (int64_t i0 = 0; i0 < g.queries; i0 += kBlock) {
-    const int64_t n = std::min<int64_t>(kBlock, g.queries - i0);
-    const int32_t* query = g.position.data() + i0;
-    for (int64_t j = 0; j < g.keys(); ++j, row += kBlock) {
-      const int32_t key = g.position[j];
-      if (call.g.grad_bias_table.data) {
-        double* to = sum + call.centre - call.linear[key];
-        for (int64_t u = 0; u < n; ++u) to[call.linear[query[u]]] += row[u];
-      } else {
-        for (int64_t u = 0; u < n; ++u) sum[query[u] * call.plan.n + key] += row[u];
-      }
-    }
-  }
-  std::fill(tile, tile + tile_size(g), 0.f);
-}
-
-// Adds the chunks' partial sums in chunk order and writes the gradients of bias and padding token of head h.
-void reduce_head(const BackwardCall& call, int64_t h) {
-  const auto& g = call.g;
-  const int64_t n_chunks = static_cast<int64_t>(call.chunks.size()), n = call.plan.n, C = call.C;
-  std::vector<double> sum(call.entries);
-  for (int64_t chunk = 0; chunk < n_chunks; ++chunk)
-    for (int64_t e = 0; e < call.entries; ++e) sum[e] += call.bias_sum[(h * n_chunks + chunk) * call.entries + e];
-  for (int64_t e = 0; e < call.entries; ++e)
-    (g.grad_bias_table.data ? g.grad_bias_table(e, h) : g.grad_bias(h, e / n, e % n)) = static_cast<float>(sum[e]);
-  if (!g.grad_pad_token.data) return;
-  for (int64_t c = 0; c < 2 * C; ++c) {
-    double padding = 0;
-    for (int64_t chunk = 0; chunk < n_chunks; ++chunk) padding += call.padding_sum[(h * n_chunks + chunk) * 2 * C + c];
-    g.grad_pad_token(1 + c / C, h, c % C) = BFloat16(static_cast<float>(padding));
-  }
-  for (int64_t c = 0; c < C; ++c) g.grad_pad_token(0, h, c) = BFloat16(0.f);
-}
 
 }  // namespace
 }  // namespace fovea::kernels::amx
@@ -260,10 +112,10 @@ template <class Tiles, int kLaneTiles>
 void query_block(Tiles& tiles, const Call& call, const WindowMemory& m, const GroupKeys& keys, const BFloat16* const* q,
                  int n, BFloat16* const* out, float* lse) {
   pack_paired(q, n, call.C, m.block.q);
-  const float bound =
-      std::abs(call.factor) * std::sqrt(largest_query(m.block.q, m.block.depth, kLaneTiles)) * std::sqrt(keys.largest);
+  const float bound = std::abs(score_factor(call)) * std::sqrt(largest_query(m.block.q, m.block.depth, kLaneTiles)) *
+                      std::sqrt(keys.largest);
   const bool online = !(bound + keys.bias_bound <= kSafeScore);
-  ForwardBlock<Tiles, kLaneTiles> block(tiles, m.block, call.factor);
+  ForwardBlock<Tiles, kLaneTiles> block(tiles, m.block, score_factor(call));
   for (int64_t j = 0; j < keys.n; j += kChunk) {
     const ForwardKeys chunk{m.k + j * m.block.depth * kBlock,
                             m.values + j * m.block.channel_tiles * kRows,
@@ -281,14 +133,15 @@ void forward_items(const Call& call, int64_t begin, int64_t end) {
   const FlushDenormals flush;
   Tiles tiles;
   const WindowMemory m(call);
-  BiasTiles bias(call);
+  const Aligned<float> bias_memory(tile_memory(call));
+  BiasTiles bias(call, kTiles, /*beyond=*/0, Isa::kAvx512, bias_memory);
   GroupRows rows(call);
   const int64_t n_chunks = static_cast<int64_t>(call.chunks.size());
   for (int64_t item = begin; item < end; ++item) {
     const int64_t h = item / n_chunks;
     const WindowChunk& chunk = call.chunks[item % n_chunks];
     const WindowClass& c = call.plan.classes[chunk.window_class];
-    bias.move_to(h, chunk.window_class);
+    bias.prepare(h, chunk.window_class);
     for (int64_t pair = chunk.begin; pair < chunk.end; ++pair) {
       const int64_t b = call.batch(c, pair);
       const int32_t* token = call.tokens(c, pair);
@@ -299,11 +152,12 @@ void forward_items(const Call& call, int64_t begin, int64_t end) {
         pack_transposed(rows.v.data(), g.keys(), call.C, m.block.channel_tiles, m.values);
         set_ones_channel(g.keys(), call.C, m.block.channel_tiles, m.values);
         const float largest = largest_key(m.k, g.keys(), m.block.depth);
+        const int64_t bias_rows = bias.step(g) ? g.keys() : 0;
         for (int64_t i = 0; i < g.queries; i += kBlock) {
           const int n = static_cast<int>(std::min<int64_t>(kBlock, g.queries - i));
           BFloat16* out[kBlock];
           for (int u = 0; u < n; ++u) out[u] = call.out_of(b, h) + call.out(token[g.position[i + u]]);
-          const GroupKeys keys{bias.tile(group, i), bias.step(), g.keys(), bias.bound(group), largest};
+          const GroupKeys keys{bias.tile(group) + i * bias_rows, bias.step(g), g.keys(), bias.bound(group), largest};
           float lse[kBlock];
           n > kRows ? query_block<Tiles, 2>(tiles, call, m, keys, rows.q.data() + i, n, out, lse)
                     : query_block<Tiles, 1>(tiles, call, m, keys, rows.q.data() + i, n, out, lse);
@@ -342,7 +196,7 @@ struct BlockBias {
 template <class Tiles, int kLaneTiles>
 void query_gradients(Tiles& tiles, const BackwardCall& call, const WindowBackwardMemory& m, const BlockBias& bias,
                      int64_t keys) {
-  BackwardBlock<Tiles, kLaneTiles, false> block(tiles, m.block, call.factor);
+  BackwardBlock<Tiles, kLaneTiles, false> block(tiles, m.block, score_factor(call));
   for (int64_t j = 0; j < keys; j += kKeysKept)
     block.add(
         {m.k + j * m.block.depth * kBlock, m.v + j * m.block.depth * kBlock, m.k_t + j * m.block.channel_tiles * kRows,
@@ -382,7 +236,8 @@ void backward_group(Tiles& tiles, const BackwardCall& call, const WindowBackward
       if (lse != -kInfinity) m.block.lse[u] = lse * kLog2e;
     }
     m.block.pack(rows.q.data() + i, grad_out, n);
-    const BlockBias here{bias.tile(group, i), bias.step(), grad_bias ? grad_bias + i * g.keys() : nullptr};
+    const BlockBias here{bias.tile(group) + (bias.step(g) ? i * g.keys() : 0), bias.step(g),
+                         grad_bias ? grad_bias + i * g.keys() : nullptr};
     n > kRows ? query_gradients<Tiles, 2>(tiles, call, m, here, g.keys())
               : query_gradients<Tiles, 1>(tiles, call, m, here, g.keys());
     write_transposed(m.block.grad_q_t, scale, n, C, grad_q);
@@ -404,22 +259,23 @@ void backward_items(BackwardCall& call, int64_t begin, int64_t end) {
   const FlushDenormals flush;
   Tiles tiles;
   const WindowBackwardMemory m(call);
-  BiasTiles bias(call);
+  const Aligned<float> bias_memory(tile_memory(call));
+  BiasTiles bias(call, kTiles, /*beyond=*/0, Isa::kAvx512, bias_memory);
   GroupRows rows(call);
   const int64_t n_chunks = static_cast<int64_t>(call.chunks.size());
   for (int64_t item = begin; item < end; ++item) {
     const int64_t h = item / n_chunks;
     const WindowChunk& chunk = call.chunks[item % n_chunks];
     const WindowClass& c = call.plan.classes[chunk.window_class];
-    bias.move_to(h, chunk.window_class);
+    bias.prepare(h, chunk.window_class);
     for (size_t group = 0; group < c.groups.size(); ++group) {
       const WindowGroup& g = c.groups[group];
       float* grad = call.bias_wanted ? m.grad_bias + bias.start(group) : nullptr;
       for (int64_t pair = chunk.begin; pair < chunk.end; ++pair) {
         backward_group(tiles, call, m, rows, bias, group, g, call.tokens(c, pair), call.batch(c, pair), h, grad,
-                       call.padding_sum.empty() ? nullptr : &call.padding_sum[item * 2 * call.C]);
+                       call.padding_sum(item));
         if (grad && (pair + 1 == chunk.end || (pair - chunk.begin) % kPairsAFold == kPairsAFold - 1))
-          fold_tile(call, g, grad, &call.bias_sum[item * call.entries]);
+          call.fold(item, g, grad);
       }
     }
   }
@@ -446,12 +302,12 @@ void window_attention_forward(const WindowAttentionParams<BFloat16>& p, const Pa
 
 void window_attention_backward(const WindowAttentionBackwardParams<BFloat16>& g, const ParallelFor& parallel,
                                TileUnit unit) {
-  BackwardCall call(g);
+  BackwardCall call(g, kTiles, Isa::kAvx512);
   const auto items = unit == TileUnit::kHardware ? backward_items<HardwareTiles> : backward_items<EmulatedTiles>;
   parallel(call.H * static_cast<int64_t>(call.chunks.size()), 1,
            [&](int64_t begin, int64_t end) { items(call, begin, end); });
   parallel(call.H, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t h = begin; h < end; ++h) reduce_head(call, h);
+    for (int64_t h = begin; h < end; ++h) call.reduce(h);
   });
 }
 

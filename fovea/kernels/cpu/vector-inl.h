@@ -17,6 +17,7 @@
 #include <limits>
 
 #include "fovea/core/dtype.h"
+#include "fovea/core/isa.h"
 #include "fovea/kernels/cpu/aligned_memory.h"
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
@@ -40,6 +41,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Floats = hn::ScalableTag<float>;
 using Vector = hn::Vec<Floats>;
+constexpr Isa kIsa = HWY_TARGET == HWY_AVX3 ? Isa::kAvx512 : HWY_TARGET == HWY_AVX2 ? Isa::kAvx2 : Isa::kNeon;
 constexpr int L = HWY_MAX_BYTES / 4;                          // lanes
 constexpr int kRegisters = HWY_TARGET == HWY_AVX2 ? 16 : 32;  // 8 x 3 accumulators fit 32, 4 x 3 fit 16
 constexpr double kLog2eExact = 1.4426950408889634;

@@ -76,6 +76,13 @@ struct WindowCall {
       linear[i] = static_cast<int32_t>((i / (wy * wx) * (2 * wy - 1) + i / wx % wy) * (2 * wx - 1) + i % wx);
     centre = linear.back();
   }
+  const int32_t* tokens(const WindowClass& c, int64_t pair) const {
+    return plan.token.data() + c.windows[pair % static_cast<int64_t>(c.windows.size())] * plan.n;
+  }
+  int64_t batch(const WindowClass& c, int64_t pair) const { return pair / static_cast<int64_t>(c.windows.size()); }
+  const T* qkv_of(int64_t b, int64_t h) const { return p.qkv.data + b * p.qkv.stride[0] + h * p.qkv.stride[5]; }
+  T* out_of(int64_t b, int64_t h) const { return p.out.data + b * p.out.stride[0] + h * p.out.stride[4]; }
+  ScoreOf<T>* lse_of(int64_t b, int64_t h) const { return p.lse.data + b * p.lse.stride[0] + h * p.lse.stride[1]; }
   /// Of (batch, window).
   int64_t pairs() const { return B * static_cast<int64_t>(plan.token.size()) / plan.n; }
   /// Whether a class needs a bias tile at all: without bias and mask one row of zeros does.
