@@ -51,22 +51,10 @@ void expect_same_bits(const Bf16AttentionProblem& a, const Bf16AttentionProblem&
   EXPECT_TRUE(equal_bits(a.grad_bias, b.grad_bias)) << where;
 }
 
-AttentionShape random_shape(Rng& rng, int64_t most_tokens) {
-  constexpr int64_t channels[] = {1, 3, 8, 12, 16, 24, 32, 48, 64, 80};
-  AttentionShape s;
-  s.B = 1 + rng.below(2), s.Hk = 1 + rng.below(2), s.H = s.Hk * (1 + rng.below(3));
-  s.N = 1 + rng.below(most_tokens), s.M = 1 + rng.below(most_tokens);
-  s.C = channels[rng.below(10)], s.Cv = rng.chance(0.5f) ? s.C : channels[rng.below(10)];
-  s.bias = rng.chance(0.5f) ? Bias::kDirect : Bias::kNone;
-  s.broadcast = static_cast<Broadcast>(rng.below(4));
-  s.key_mask = rng.chance(0.3f), s.causal = rng.chance(0.3f);
-  return s;
-}
-
 TEST_F(AmxAttention, MatchesReferenceOnRandomShapes) {
   for (int i = 0; i < sweep_length(200, 10000); ++i) {
     Rng rng(20240801, 0, i);
-    Bf16AttentionProblem p(random_shape(rng, i % 10 ? 60 : 300), i);
+    Bf16AttentionProblem p(random_attention_shape(rng, i % 10 ? 60 : 300), i);
     expect_close(p);
     ASSERT_FALSE(HasFailure()) << "shape " << i;
   }
@@ -97,7 +85,7 @@ TEST_F(AmxAttention, MatchesReferenceOnBothSidesOfEveryTileEdge) {
 TEST_F(AmxAttention, MatchesReferenceWhenSoftmaxIsPeaked) {
   for (int i = 0; i < sweep_length(40, 1000); ++i) {
     Rng rng(20240802, 0, i);
-    Bf16AttentionProblem p(random_shape(rng, 100), i, /*q_factor=*/8);
+    Bf16AttentionProblem p(random_attention_shape(rng, 100), i, /*q_factor=*/8);
     expect_close(p);
     ASSERT_FALSE(HasFailure()) << "shape " << i;
   }
@@ -287,7 +275,7 @@ TEST_F(AmxAttention, TheProcessorGivesTheBitsOfTheEmulation) {
   if (!amx::available(TileUnit::kHardware)) GTEST_SKIP() << "this machine has " << name_of(best_isa()) << " at most";
   for (int i = 0; i < sweep_length(100, 10000); ++i) {
     Rng rng(20240803, 0, i);
-    Bf16AttentionProblem emulated(random_shape(rng, i % 10 ? 60 : 300), i, i % 3 ? 1 : 8), hardware = emulated;
+    Bf16AttentionProblem emulated(random_attention_shape(rng, i % 10 ? 60 : 300), i, i % 3 ? 1 : 8), hardware = emulated;
     run(emulated);
     run(hardware, serial_for, TileUnit::kHardware);
     expect_same_bits(emulated, hardware, emulated.exact.shape.text());
@@ -298,7 +286,7 @@ TEST_F(AmxAttention, NeverReadsOrWritesBesideItsTensors) {
   for (int i = 0; i < sweep_length(60, 10000); ++i)
     for (auto guard : {GuardedMemory::Guard::kBefore, GuardedMemory::Guard::kAfter}) {
       Rng rng(20240804, 0, i);
-      Bf16AttentionProblem p(random_shape(rng, 70), i);
+      Bf16AttentionProblem p(random_attention_shape(rng, 70), i);
       auto g = p.backward_params();
       const GuardedBf16 q(p.q, guard), k(p.k, guard), v(p.v, guard), upstream(p.grad_out, guard);
       const GuardedMemory bias(p.bias, guard);

@@ -61,21 +61,6 @@ void expect_same_bits(const Bf16WindowProblem& a, const Bf16WindowProblem& b, co
   EXPECT_TRUE(equal_bits(a.grad_pad_token, b.grad_pad_token)) << where;
 }
 
-WindowShape random_shape(Rng& rng, int64_t largest_window) {
-  constexpr int64_t channels[] = {1, 3, 8, 12, 16, 24, 32, 48, 64, 80};
-  WindowShape s;
-  s.B = 1 + rng.below(2), s.H = 1 + rng.below(3), s.C = channels[rng.below(10)];
-  for (int a = 0; a < 3; ++a) {
-    s.window[a] = 1 + rng.below(largest_window);
-    s.shift[a] = rng.chance(0.5f) ? rng.below(s.window[a]) : 0;
-    s.grid[a] = 1 + rng.below(2 * s.window[a] + 1);
-  }
-  s.bias = static_cast<Bias>(rng.below(3));
-  s.padding = rng.chance(0.5f) ? Padding::kToken : Padding::kExcluded;
-  if (rng.chance(0.4f)) s.mask_value = -100;
-  return s;
-}
-
 TEST_F(AmxWindowAttention, MatchesReferenceForWindowsAndChannelsOnAndOffTheTiles) {
   int seed = 0;
   for (const Triple& w : {Triple{1, 1, 1}, {1, 1, 5}, {3, 3, 3}, {4, 4, 4}, {6, 6, 6}, {7, 7, 7}, {8, 8, 8}})
@@ -97,7 +82,7 @@ TEST_F(AmxWindowAttention, MatchesReferenceOnBothSidesOfEveryTileEdge) {
 TEST_F(AmxWindowAttention, MatchesReferenceOnRandomShapesShiftsPaddingsAndMasks) {
   for (int i = 0; i < sweep_length(200, 10000); ++i) {
     Rng rng(20240701, 0, i);
-    Bf16WindowProblem p(random_shape(rng, i % 10 ? 4 : 6), i);
+    Bf16WindowProblem p(random_window_shape(rng, i % 10 ? 4 : 6), i);
     expect_close(p);
     ASSERT_FALSE(HasFailure()) << "shape " << i;
   }
@@ -106,7 +91,7 @@ TEST_F(AmxWindowAttention, MatchesReferenceOnRandomShapesShiftsPaddingsAndMasks)
 TEST_F(AmxWindowAttention, MatchesReferenceWhenSoftmaxIsPeaked) {
   for (int i = 0; i < sweep_length(40, 1000); ++i) {
     Rng rng(20240702, 0, i);
-    Bf16WindowProblem p(random_shape(rng, 4), i, /*q_factor=*/8);
+    Bf16WindowProblem p(random_window_shape(rng, 4), i, /*q_factor=*/8);
     expect_close(p);
     ASSERT_FALSE(HasFailure()) << "shape " << i;
   }
@@ -175,7 +160,7 @@ TEST_F(AmxWindowAttention, TheProcessorGivesTheBitsOfTheEmulation) {
   if (!amx::available(TileUnit::kHardware)) GTEST_SKIP() << "this machine has " << name_of(best_isa()) << " at most";
   for (int i = 0; i < sweep_length(100, 10000); ++i) {
     Rng rng(20240703, 0, i);
-    Bf16WindowProblem emulated(random_shape(rng, i % 10 ? 4 : 6), i, i % 3 ? 1 : 8), hardware = emulated;
+    Bf16WindowProblem emulated(random_window_shape(rng, i % 10 ? 4 : 6), i, i % 3 ? 1 : 8), hardware = emulated;
     run(emulated);
     amx::window_attention_forward(hardware.params(), serial_for, TileUnit::kHardware);
     amx::window_attention_backward(hardware.backward_params(), serial_for, TileUnit::kHardware);
@@ -230,7 +215,7 @@ TEST_F(AmxWindowAttention, NeverReadsOrWritesBesideItsTensors) {
   for (int i = 0; i < sweep_length(60, 10000); ++i)
     for (auto guard : {GuardedMemory::Guard::kBefore, GuardedMemory::Guard::kAfter}) {
       Rng rng(20240704, 0, i);
-      Bf16WindowProblem p(random_shape(rng, 3), i);
+      Bf16WindowProblem p(random_window_shape(rng, 3), i);
       auto g = p.backward_params();
       const GuardedBf16 qkv(p.qkv, guard), pad(p.pad_token, guard), upstream(p.grad_out, guard);
       const GuardedMemory table(p.bias_table, guard), bias(p.bias, guard);

@@ -251,6 +251,19 @@ TEST(AxialAttention, ASingleOpenKeyHasNoScoreGradientHoweverManyPlacesShareTheMa
     }
 }
 
+TEST(AxialAttention, GradientsOfTiedScoresThatFloatsCannotTellApartAreFinite) {
+  for (Isa isa : testable_isas())
+    for (int64_t n : {20, 100}) {
+      AxialShape s;
+      s.L = n, s.R = 5, s.C = 16, s.tied = s.bias = true;
+      AxialProblem<float> p(s, 17);
+      for (float& x : p.qkv) x *= 1e5f;
+      run(p, isa);
+      for (const auto* gradient : {&p.grad_qkv, &p.grad_bias})
+        for (float x : *gradient) ASSERT_TRUE(std::isfinite(x)) << name_of(isa) << ' ' << n;
+    }
+}
+
 TEST(AxialAttention, SequencesOfAnAlignmentAreResiduesOfItsTransposeToTheBit) {
   for (Isa isa : testable_isas())
     for (bool tied : {false, true}) {

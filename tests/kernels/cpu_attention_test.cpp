@@ -38,24 +38,12 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-AttentionShape random_shape(Rng& rng, int64_t most_tokens) {
-  constexpr int64_t channels[] = {1, 3, 8, 12, 16, 24, 32, 48, 64, 80};
-  AttentionShape s;
-  s.B = 1 + rng.below(2), s.Hk = 1 + rng.below(2), s.H = s.Hk * (1 + rng.below(3));
-  s.N = 1 + rng.below(most_tokens), s.M = 1 + rng.below(most_tokens);
-  s.C = channels[rng.below(10)], s.Cv = rng.chance(0.5f) ? s.C : channels[rng.below(10)];
-  s.bias = rng.chance(0.5f) ? Bias::kDirect : Bias::kNone;
-  s.broadcast = static_cast<Broadcast>(rng.below(4));
-  s.key_mask = rng.chance(0.3f), s.causal = rng.chance(0.3f);
-  return s;
-}
-
 TEST(CpuAttention, MatchesReferenceOnRandomShapes) {
   const int shapes = sweep_length(200, 10000);
   for (Isa isa : testable_isas())
     for (int i = 0; i < shapes; ++i) {
       Rng rng(20240601, 0, i, static_cast<uint32_t>(isa));
-      AttentionProblem<float> p(random_shape(rng, i % 10 ? 60 : 180), i);
+      AttentionProblem<float> p(random_attention_shape(rng, i % 10 ? 60 : 180), i);
       expect_matches_reference(p, isa, kUnitNormal);
       ASSERT_FALSE(HasFailure()) << "shape " << i;
     }
@@ -88,7 +76,7 @@ TEST(CpuAttention, MatchesReferenceWhenSoftmaxIsPeaked) {
   for (Isa isa : testable_isas())
     for (int i = 0; i < shapes; ++i) {
       Rng rng(20240602, 0, i, static_cast<uint32_t>(isa));
-      AttentionProblem<float> p(random_shape(rng, 100), i, /*q_factor=*/8);
+      AttentionProblem<float> p(random_attention_shape(rng, 100), i, /*q_factor=*/8);
       expect_matches_reference(p, isa, kPeaked);
       ASSERT_FALSE(HasFailure()) << "shape " << i;
     }
@@ -118,6 +106,19 @@ TEST(CpuAttention, ScoresOfTenThousandStayFiniteAndRight) {
       EXPECT_LE(relative_error(p.out, truth.out), 2e-3) << name_of(isa);
       EXPECT_LE(relative_error(p.grad_q, truth.grad_q), 5e-3) << name_of(isa);
       EXPECT_LE(relative_error(p.grad_k, truth.grad_k), 5e-3) << name_of(isa);
+    }
+}
+
+// A float near 1e10 has steps of 1000: lse is that far from the scores it came from, and exp(s - lse) without a bound.
+TEST(CpuAttention, GradientsOfScoresThatFloatsCannotTellApartAreFinite) {
+  for (Isa isa : testable_isas())
+    for (int64_t keys : {20, 70}) {  // one block of keys, and more
+      AttentionShape s;
+      s.N = 40, s.M = keys, s.C = s.Cv = 16, s.bias = Bias::kDirect;
+      AttentionProblem<float> p(s, 5, /*q_factor=*/1e10);
+      run(p, isa);
+      for (const auto* gradient : {&p.grad_q, &p.grad_k, &p.grad_v, &p.grad_bias})
+        for (float x : *gradient) ASSERT_TRUE(std::isfinite(x)) << name_of(isa) << ", keys " << keys;
     }
 }
 
@@ -263,7 +264,7 @@ TEST(CpuAttention, NeverReadsOrWritesBesideItsTensors) {
     for (int i = 0; i < shapes; ++i)
       for (auto guard : {GuardedMemory::Guard::kBefore, GuardedMemory::Guard::kAfter}) {
         Rng rng(20240603, 0, i, static_cast<uint32_t>(isa));
-        AttentionProblem<float> p(random_shape(rng, 70), i);
+        AttentionProblem<float> p(random_attention_shape(rng, 70), i);
         auto g = p.backward_params();
         const GuardedMemory q(p.q, guard), k(p.k, guard), v(p.v, guard), bias(p.bias, guard),
             upstream(p.grad_out, guard);

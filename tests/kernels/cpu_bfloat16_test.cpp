@@ -25,18 +25,9 @@ void expect_close(const std::vector<BFloat16>& a, const std::vector<double>& exa
 }
 
 TEST(CpuBfloat16, WindowAttentionIsTheFloatKernelWithRoundedResults) {
-  Rng rng(3, 0, 0);
-  const auto draw = [&rng](int64_t n) { return static_cast<int64_t>(rng.below(static_cast<uint32_t>(n))); };
   for (int i = 0; i < sweep_length(40, 10000) && !HasFailure(); ++i) {
-    WindowShape s;
-    s.B = 1 + draw(2), s.H = 1 + draw(3), s.C = 1 + draw(40);
-    for (int axis = 0; axis < 3; ++axis) {
-      s.window[axis] = 1 + draw(5), s.grid[axis] = 1 + draw(9);
-      s.shift[axis] = draw(s.window[axis]);
-    }
-    s.bias = static_cast<Bias>(draw(3));
-    s.padding = draw(2) ? Padding::kToken : Padding::kExcluded;
-    if (draw(2)) s.mask_value = -100;
+    Rng rng(20241101, 0, i);
+    const WindowShape s = random_window_shape(rng, 5);
     for (const Isa isa : testable_isas()) {
       Bf16WindowProblem problem(s, i);
       cpu::window_attention_forward(problem.params(), serial_for, isa);
@@ -85,19 +76,11 @@ void expect_close(const std::vector<BFloat16>& a, const std::vector<double>& exa
 }
 
 TEST(CpuBfloat16, DenseAttentionIsTheFloatKernelWithRoundedResults) {
-  Rng rng(4, 0, 0);
-  const auto draw = [&rng](int64_t n) { return static_cast<int64_t>(rng.below(static_cast<uint32_t>(n))); };
   for (int i = 0; i < sweep_length(60, 10000) && !HasFailure(); ++i) {
-    AttentionShape s;
-    s.B = 1 + draw(5), s.Hk = 1 + draw(3), s.H = s.Hk * (1 + draw(2));
-    s.N = 1 + draw(70), s.M = 1 + draw(140), s.C = 1 + draw(40), s.Cv = draw(2) ? s.C : 1 + draw(40);
-    s.bias = draw(2) ? Bias::kDirect : Bias::kNone;
-    s.broadcast = static_cast<Broadcast>(draw(4));
-    s.key_mask = draw(3) == 0, s.causal = draw(3) == 0;
+    Rng rng(20241102, 0, i);
+    const AttentionShape s = random_attention_shape(rng, i % 10 ? 60 : 180);
     for (const Isa isa : testable_isas()) {
       Bf16AttentionProblem problem(s, i);
-      problem.exact.key_mask.assign(problem.exact.key_mask.size(), 1);
-      for (uint8_t& open : problem.exact.key_mask) open = draw(4) != 0;
       cpu::attention_forward(problem.params(), serial_for, isa);
       cpu::attention_backward(problem.backward_params(), serial_for, isa);
       reference::attention_forward(problem.exact.params());

@@ -63,6 +63,27 @@ struct WindowShape {
   }
 };
 
+/// Channels on and off every tile.
+inline int64_t random_channels(Rng& rng) {
+  constexpr int64_t channels[] = {1, 3, 8, 12, 16, 24, 32, 48, 64, 80};
+  return channels[rng.below(10)];
+}
+
+/// One or more windows of at most largest_window^3 tokens, padded, shifted, masked or not.
+inline WindowShape random_window_shape(Rng& rng, int64_t largest_window) {
+  WindowShape s;
+  s.B = 1 + rng.below(2), s.H = 1 + rng.below(3), s.C = random_channels(rng);
+  for (int a = 0; a < 3; ++a) {
+    s.window[a] = 1 + rng.below(largest_window);
+    s.shift[a] = rng.chance(0.5f) ? rng.below(s.window[a]) : 0;
+    s.grid[a] = 1 + rng.below(2 * s.window[a] + 1);
+  }
+  s.bias = static_cast<Bias>(rng.below(3));
+  s.padding = rng.chance(0.5f) ? Padding::kToken : Padding::kExcluded;
+  if (rng.chance(0.4f)) s.mask_value = -100;
+  return s;
+}
+
 template <class T>
 struct WindowProblem {
   WindowShape shape;
@@ -149,6 +170,18 @@ struct AttentionShape {
     return s.str();
   }
 };
+
+/// Grouped heads, bias, masks or none of them, with at most `most_tokens` queries and keys.
+inline AttentionShape random_attention_shape(Rng& rng, int64_t most_tokens) {
+  AttentionShape s;
+  s.B = 1 + rng.below(2), s.Hk = 1 + rng.below(2), s.H = s.Hk * (1 + rng.below(3));
+  s.N = 1 + rng.below(most_tokens), s.M = 1 + rng.below(most_tokens);
+  s.C = random_channels(rng), s.Cv = rng.chance(0.5f) ? s.C : random_channels(rng);
+  s.bias = rng.chance(0.5f) ? Bias::kDirect : Bias::kNone;
+  s.broadcast = static_cast<Broadcast>(rng.below(4));
+  s.key_mask = rng.chance(0.3f), s.causal = rng.chance(0.3f);
+  return s;
+}
 
 template <class T>
 struct AttentionProblem {

@@ -139,7 +139,9 @@ class BackwardBlock {
       __m512 sum_p = sum_p_[l], sum_pd = sum_pd_[l];
       for (int j = 0; j < n; ++j, bias += step) {
         const __m512 t = _mm512_fmadd_ps(_mm512_load_ps(p_out + j * kBlock), factor, _mm512_loadu_ps(bias));
-        __m512 p = exp2(_mm512_sub_ps(t, lse)), grad_p = _mm512_load_ps(grad_p_in + j * kBlock);
+        // s - lse is at most 0 but for the rounding of both, which has no bound where scores are large. Keeps NaN.
+        const __m512 exponent = _mm512_min_ps(_mm512_setzero_ps(), _mm512_sub_ps(t, lse));
+        __m512 p = exp2(exponent), grad_p = _mm512_load_ps(grad_p_in + j * kBlock);
         if (kMasked) {  // what a query does not see may be NaN
           const auto seen = static_cast<__mmask16>(open[j] >> (l * kRows));
           p = _mm512_maskz_mov_ps(seen, p), grad_p = _mm512_maskz_mov_ps(seen, grad_p);

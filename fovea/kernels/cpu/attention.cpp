@@ -307,20 +307,20 @@ void backward_segment(BackwardCall<T>& call, const BackwardMemory& m, int64_t b,
   for (int64_t h = hk * call.group; h < (hk + 1) * call.group; ++h) {
     const Rows<const T> q = call.rows(p.q, b, h), upstream = call.rows(g.grad_out, b, h);
     const Rows<T> out = call.rows(p.out, b, h);
+    bool far = false;
     for (int64_t i = 0; i < n_rows; ++i) {
       if (i < call.N) {
         CopyRow(q(i), C, step, m.q + i * step);
         CopyRow(upstream(i), Cv, v_step, m.grad_out + i * v_step);
         m.delta[i] = Delta(m.grad_out + i * v_step, out(i), Cv);
-        const float lse = p.lse(b, h, i);
-        m.lse[i] = lse == -kInfinity ? kNoWeight : lse * kLog2e;
+        m.lse[i] = PackedLse(p.lse(b, h, i), far);
       } else {
         Fill(m.q + i * step, step, 0), Fill(m.grad_out + i * v_step, v_step, 0);
         m.delta[i] = 0, m.lse[i] = kNoWeight;
       }
     }
     Fill(m.grad_q, n_rows * step, 0);
-    const QueryRows rows{m.q, m.grad_out, m.lse, call.M <= 3 * L ? nullptr : m.delta, m.grad_q, n_rows, step, v_step};
+    const QueryRows rows{m.q, m.grad_out, m.lse, call.M <= 3 * L ? nullptr : m.delta, m.grad_q, n_rows, step, v_step, far};
     for (int64_t j = begin; j < end;) {
       const int64_t vectors = std::min<int64_t>(3, (end - j + L - 1) / L);
       const int n = static_cast<int>(std::min(vectors * L, end - j));

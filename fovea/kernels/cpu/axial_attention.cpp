@@ -442,7 +442,9 @@ void weigh(const Head& head, const Block& block, float* map_p, float* map_ds) {
     FOVEA_EACH (v, V) {
       const Vector s = hn::Add(hn::Load(d, p + v * L), hn::Load(d, row_bias + v * L));
       const auto closed = hn::Eq(hn::Load(d, open + v * L), hn::Zero(d));
-      hn::Store(hn::IfThenZeroElse(closed, Exp2(hn::Sub(s, hn::Set(d, head.m.lse[i])))), d, p + v * L);
+      // At most 0 but for the rounding of both, which has no bound where scores are large. In this order NaN stays.
+      const Vector exponent = hn::Min(hn::Zero(d), hn::Sub(s, hn::Set(d, head.m.lse[i])));
+      hn::Store(hn::IfThenZeroElse(closed, Exp2(exponent)), d, p + v * L);
       dp[v] = hn::IfThenZeroElse(closed, hn::Load(d, ds + v * L));
     }
     if (call.n <= 3 * L) {

@@ -25,6 +25,8 @@ namespace HWY_NAMESPACE {
 constexpr int kRowChunk = 32;
 constexpr int kGradientBlock = 64;  // channels of <dO, v> summed at a time: dP - delta cancels, so its roundings count
 constexpr float kNoWeight = 1e30f;  // as lse of a row, or minus it as bias of a key: weight exactly 0
+// Floats of this size have steps of 1/16: s - lse, at most 0, may round to anything above.
+constexpr float kFarScore = 1e6f;
 
 // All query rows of a head, packed: `rows` rounded up to 8, `step` C rounded up to a vector, zero-filled.
 struct QueryRows {
@@ -32,7 +34,15 @@ struct QueryRows {
   const float *lse, *delta;   // [rows]; lse in log2 units; delta null if one block holds all keys
   float* grad_q;              // [rows][step], summed over the key blocks, without the softmax scale
   int64_t rows, step, v_step;
+  bool far = false;  // some |lse| is above kFarScore
 };
+
+// lse of a row in log2 units, as the tiles want it. Notes whether it is far.
+HWY_INLINE float PackedLse(float lse, bool& far) {
+  if (lse == -kInfinity) return kNoWeight;
+  far |= std::abs(lse) > kFarScore;
+  return lse * kLog2e;
+}
 
 // One block of keys: V * L lanes, n of them real.
 struct KeyLanes {
@@ -91,6 +101,10 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
     const int64_t step = kC ? kC : R.step;
     DotTile<J, V, kScoreBlock, kC>(R.q + i * step, step, K.C, K.kt, grad ? grad : bias, grad ? B.grad_step : B.step, p,
                                    a);
+    if (R.far) {  // in this order NaN stays
+      FOVEA_EACH (j, J)
+        FOVEA_EACH (v, V) a[j][v] = hn::Min(hn::Zero(d), a[j][v]);
+    }
     FOVEA_EACH (j, J)
       FOVEA_EACH (v, V) {
         Vector e = Exp2(a[j][v]);

@@ -146,12 +146,12 @@ void BackwardHead(const BackwardScratch& m, const HeadRows<T>& r, const Upstream
                   NextRows* next) {
   const int step = static_cast<int>(round_up(r.C, L)), v_step = static_cast<int>(round_up(r.Cv, L));
   const int64_t rows = round_up(r.queries, 8);
+  bool far = false;
   for (int64_t i = 0; i < r.queries; ++i) {
     CopyRow(r.q(i), r.C, step, m.q + i * step);
     CopyRow(up.grad_out(i), r.Cv, v_step, m.grad_out + i * v_step);
     m.delta[i] = Delta(m.grad_out + i * v_step, up.out(i), r.Cv);
-    const float lse = *up.lse(i);
-    m.lse[i] = lse == -kInfinity ? kNoWeight : lse * kLog2e;
+    m.lse[i] = PackedLse(*up.lse(i), far);
   }
   for (int64_t i = r.queries; i < rows; ++i) {
     Fill(m.q + i * step, step, 0), Fill(m.grad_out + i * v_step, v_step, 0);
@@ -161,7 +161,7 @@ void BackwardHead(const BackwardScratch& m, const HeadRows<T>& r, const Upstream
   PackKeys(r.v, r.pad_v, r.own_keys, r.keys, r.Cv, v_step, m.v);
   Fill(m.grad_q, rows * step, 0);
   Fill(m.scale, 3 * L, static_cast<float>(r.scale)), Fill(m.one, 3 * L, 1);
-  const QueryRows packed{m.q, m.grad_out, m.lse, r.keys <= 3 * L ? nullptr : m.delta, m.grad_q, rows, step, v_step};
+  const QueryRows packed{m.q, m.grad_out, m.lse, r.keys <= 3 * L ? nullptr : m.delta, m.grad_q, rows, step, v_step, far};
   for (int64_t j = 0; j < r.keys;) {
     const int64_t vectors = block_vectors(r.keys - j);
     vectors == 1   ? BackwardBlock<1>(m, r, packed, bias, j, next)
