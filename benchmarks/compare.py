@@ -18,7 +18,7 @@ LARGEST_LOSS = 0.05
 
 
 def baseline_path(folder, result):
-    words = [result["cpu"], result["isa"]] + ["huge pages"] * result.get("huge_pages", False)
+    words = [result["cpu"], result["isa"]] + ["fovea memory"] * (result.get("memory") == "fovea")
     return folder / (re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-") + ".json")
 
 

@@ -1,5 +1,7 @@
 #include "fovea/recipes/bench.h"
 
+#include <c10/core/CPUAllocator.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -19,15 +21,36 @@ struct BenchArguments {
   CommonOptions common;
   std::vector<std::string> parts = {"all"};
   double seconds = 3;
+  std::string memory = "torch";
   std::string output;
 };
 
-bool huge_pages() {
-  const char* wanted = std::getenv("THP_MEM_ALLOC_ENABLE");
-  return wanted && std::string(wanted) == "1";
+extern "C" void* __libc_memalign(size_t alignment, size_t bytes);
+extern "C" void __libc_free(void* block);
+
+// Tensors from the C library's heap, where a Python process has them: this program is linked with jemalloc.
+class LibcAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* block = bytes > 0 ? __libc_memalign(c10::gAlignment, bytes) : nullptr;
+    if (bytes > 0 && block == nullptr) throw std::bad_alloc();
+    return {block, block, &__libc_free, c10::Device(c10::DeviceType::CPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &__libc_free; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+};
+
+// Before the first tensor.
+void set_memory(const std::string& memory) {
+  if (memory == "fovea") {
+    setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/1);
+  } else {
+    static LibcAllocator allocator;
+    c10::SetCPUAllocator(&allocator, /*priority=*/1);
+  }
 }
 
-nlohmann::ordered_json to_json(const recipes::BenchReport& report) {
+nlohmann::ordered_json to_json(const recipes::BenchReport& report, const std::string& memory) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const auto& r : report.rows)
     rows.push_back({{"name", r.name},
@@ -43,13 +66,14 @@ nlohmann::ordered_json to_json(const recipes::BenchReport& report) {
                     {"ok", r.ok()},
                     {"error", r.error},
                     {"error_bound", r.error_bound},
+                    {"dice", r.dice},
                     {"gscores_per_s", r.rate},
                     {"roofline_share", r.roofline_share},
                     {"workspace_bytes", r.workspace_bytes}});
   return {{"isa", report.isa},
           {"cpu", report.cpu},
           {"version", kVersion},
-          {"huge_pages", huge_pages()},
+          {"memory", memory},
           {"peaks",
            {{"fma_gflops", report.peaks.fma_gflops},
             {"read_gb_per_s", report.peaks.read_gb_per_s},
@@ -88,6 +112,7 @@ std::string ratio_plot(const recipes::BenchReport& report) {
 }
 
 void run(const BenchArguments& a) {
+  set_memory(a.memory);
   a.common.apply();
   if (!a.output.empty()) require_folder_of(a.output);
   recipes::BenchOptions options;
@@ -96,7 +121,7 @@ void run(const BenchArguments& a) {
   const auto report = recipes::run_bench(a.parts, options, [&](const recipes::BenchRow& row) {
     if (!a.common.json) print_row(row);
   });
-  const auto json = to_json(report);
+  const auto json = to_json(report, a.memory);
   if (!a.output.empty()) {
     io::write_json(a.output + ".json", json);
     report::save_file(a.output + ".svg", ratio_plot(report));
@@ -105,9 +130,9 @@ void run(const BenchArguments& a) {
     std::printf("%s\n", json.dump(2).c_str());
   else
     std::printf(
-        "%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread, %s pages; two threads %.2f times that%s\n",
+        "%s, %s: %.0f GFLOP/s of multiply-adds, %.1f GB/s read, one thread, memory as %s has it; two threads %.2f times that%s\n",
         report.cpu.c_str(), report.isa.c_str(), report.peaks.fma_gflops, report.peaks.read_gb_per_s,
-        huge_pages() ? "huge" : "ordinary", report.two_thread_speed,
+        a.memory.c_str(), report.two_thread_speed,
         recipes::has_two_cores(report.two_thread_speed) ? "" : ", so rows of two threads have no target here");
 }
 }  // namespace
@@ -119,10 +144,14 @@ void add_bench(CLI::App& program) {
       "Example: fovea bench attention window --json\n\n"
       "Times our operators against torch's on the same numbers, in turns in one process on one thread, after checking\n"
       "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.\n"
-      "THP_MEM_ALLOC_ENABLE=1 gives both sides huge pages, as every other fovea command has them: torch gains most.");
+      "--memory fovea gives both sides huge pages and a heap that keeps freed tensors, as every other fovea command has\n"
+      "them: torch gains most.");
   command->add_option("part", a->parts, "attention, window, threads, block, encoder or all")->capture_default_str();
   command->add_option("--seconds", a->seconds, "longest time a row, ours and the peer together")
       ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  command->add_option("--memory", a->memory, "torch: ordinary pages, the C library's heap; fovea: as the other commands have it")
+      ->check(CLI::IsMember({"torch", "fovea"}))
       ->capture_default_str();
   command->add_option("-o,--output", a->output, "write OUTPUT.json and a plot, OUTPUT.svg");
   a->common.add_to(*command);

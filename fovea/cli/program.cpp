@@ -41,8 +41,7 @@ std::vector<std::string> words;
 const std::vector<std::string>& command_line() { return words; }
 
 namespace {
-// Lets torch back tensors of 2 MiB and more by huge pages. In ordinary pages a training step spends a quarter of its time
-// on page faults, because such tensors are given back to the system and taken anew in every step. Before the first tensor.
+// Lets torch back tensors of 2 MiB and more by huge pages. Before the first tensor.
 void use_huge_pages() { setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0); }
 }  // namespace
 
@@ -67,7 +66,7 @@ int run_program(int argc, const char* const* argv) {
   add_info(program);
   words.assign(argv + 1, argv + argc);
   try {
-    if (argc < 2 || std::strcmp(argv[1], "bench") != 0) use_huge_pages();  // bench: torch as it comes
+    if (argc < 2 || std::strcmp(argv[1], "bench") != 0) use_huge_pages();  // bench decides by its --memory
     ops::ensure_registered();
     program.parse(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout))

@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <fstream>
 
+// Of jemalloc, where the program is linked with it.
+extern "C" __attribute__((weak)) int mallctl(const char* name, void* old_value, size_t* old_length, void* new_value, size_t new_length);
+
 namespace fovea {
 namespace {
 
@@ -29,7 +32,10 @@ bool reset_peak_resident() {
   return file.good();
 }
 
-void release_free_memory() { malloc_trim(0); }
+void release_free_memory() {
+  if (mallctl != nullptr) mallctl("arena.4096.purge", nullptr, nullptr, nullptr, 0);  // 4096: of all arenas
+  malloc_trim(0);
+}
 
 MachineMemory machine_memory() {
   struct sysinfo memory {};

@@ -11,8 +11,8 @@ int64_t peak_resident_bytes();
 /// Makes peak_resident_bytes() count from here. False where the system does not allow it.
 bool reset_peak_resident();
 
-/// Gives the free pages of the C heap back to the system, so that resident_bytes() is what is in use. The heap keeps
-/// freed blocks below its mmap threshold, which can hold hundreds of megabytes after a network has run.
+/// Gives the free pages of the heap back to the system, so that resident_bytes() is what is in use. The C library's heap
+/// keeps freed blocks below its mmap threshold; jemalloc, which the program is linked with, keeps all.
 void release_free_memory();
 
 /// Memory of the machine. 0 where it cannot be asked.

@@ -17,6 +17,7 @@ struct BenchRow {
   double rate = 0;                    // of ours: 1e9 scores a second; 0: does not apply
   double roofline_share = 0;          // of the port roofline at this run's multiply-add peak; 0: does not apply
   double error = 0, error_bound = 0;  // of ours against float64, largest difference over largest value
+  double dice = -1;                   // of the labels against float32's; -1: does not apply
   int64_t workspace_bytes = -1;       // resident memory that one run adds beside inputs and outputs; -1: not measured
 
   /// Fast enough and right.
@@ -54,6 +55,9 @@ void bench_window(const BenchOptions& options, const BenchDone& done);
 void bench_threads(const BenchOptions& options, const BenchDone& done);
 void bench_block(const BenchOptions& options, const BenchDone& done);
 void bench_encoder(const BenchOptions& options, const BenchDone& done);
+void bench_norm(const BenchOptions& options, const BenchDone& done);
+void bench_network(const BenchOptions& options, const BenchDone& done);
+void bench_train_step(const BenchOptions& options, const BenchDone& done);
 
 /// Runs `ours` and `peer` in turns and fills in the times and the ratio. Without a peer: ours alone.
 void time_in_turns(BenchRow& row, const BenchOptions& options, const std::function<void()>& ours,

@@ -16,9 +16,9 @@ def row(name, ratio, **changes):
 
 @pytest.fixture
 def compare(tmp_path):
-    def run(rows, *options, huge_pages=False):
+    def run(rows, *options, memory="torch"):
         result = tmp_path / "result.json"
-        result.write_text(json.dumps({"cpu": "Make X-1 (R)", "isa": "avx2", "version": "1", "huge_pages": huge_pages, "peaks": {}, "rows": rows}))
+        result.write_text(json.dumps({"cpu": "Make X-1 (R)", "isa": "avx2", "version": "1", "memory": memory, "peaks": {}, "rows": rows}))
         return subprocess.run([sys.executable, COMPARE, result, "--baselines", tmp_path / "baselines", *options], capture_output=True, text=True)
     return run
 
@@ -67,9 +67,9 @@ def test_update_keeps_rows_that_were_not_measured_again(compare, tmp_path):
     assert {r["name"]: r["ratio"] for r in kept["rows"]} == {"a": 4.0, "b": 3.0}
 
 
-def test_huge_pages_have_a_baseline_of_their_own(compare, tmp_path):
+def test_another_memory_has_a_baseline_of_their_own(compare, tmp_path):
     compare([row("a", 4.0)], "--update")
-    done = compare([row("a", 1.0)], huge_pages=True)
+    done = compare([row("a", 1.0)], memory="fovea")
     assert done.returncode == 0 and "no baseline" in done.stdout
 
 
