@@ -60,6 +60,7 @@ int run_program(int argc, const char* const* argv) {
   add_explain(program);
   add_run(program);
   add_check(program);
+  add_claims(program);
   add_cost(program);
   add_bench(program);
   add_import(program);

@@ -50,9 +50,11 @@ const std::vector<RowCheck>& row_checks();
 std::vector<CheckResult> run_checks(const std::vector<std::string>& rows, const CheckOptions& options,
                                     const std::function<void(const CheckResult&)>& done = {});
 
+CheckResult check_scaled_dot_product(const CheckOptions& options);  // P1
 CheckResult check_patch_embedding(const CheckOptions& options);   // P2
 CheckResult check_window_attention(const CheckOptions& options);  // P4
 CheckResult check_shifted_windows(const CheckOptions& options);   // P5
+CheckResult check_heads(const CheckOptions& options);             // P6
 CheckResult check_relative_bias(const CheckOptions& options);     // P7
 
 }  // namespace fovea::recipes

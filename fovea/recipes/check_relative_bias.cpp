@@ -2,9 +2,10 @@
 #include <torch/torch.h>
 
 #include "fovea/kernels/window_attention.h"
-#include "fovea/ops/attention.h"
 #include "fovea/ops/window_attention.h"
 #include "fovea/recipes/check.h"
+#include "fovea/recipes/layer_experiments.h"
+#include "fovea/recipes/right_neighbour.h"
 
 namespace fovea::recipes {
 
@@ -34,46 +35,6 @@ int64_t table_rows(const Triple& w) {
   return *std::max_element(index.begin(), index.end()) + 1;
 }
 
-struct Neighbour {
-  double accuracy;
-  double majority;  // accuracy of naming the window's most frequent symbol: the best guess that ignores position
-  bool peaks_at_right_neighbour;
-};
-
-// One attention layer on windows of 4^3 tokens with random symbols; each token shall name its right neighbour's symbol.
-// Content cannot tell which token is the neighbour, so without position the best guess is the most frequent symbol of the window.
-Neighbour learn_right_neighbour(bool with_bias, uint64_t seed) {
-  constexpr int64_t kSymbols = 8, kWidth = 16, w = 4, kBatch = 16;
-  auto generator = at::detail::createCPUGenerator(seed);
-  const auto f32 = torch::TensorOptions(torch::kFloat32);
-  auto parameter = [&](at::IntArrayRef shape, double deviation) { return (torch::randn(shape, generator, f32) * deviation).requires_grad_(); };
-  auto embed = parameter({kSymbols, kWidth}, 1), project = parameter({kWidth, 3 * kWidth}, 0.25), read = parameter({kWidth, kSymbols}, 0.25);
-  auto table = parameter({(2 * w - 1) * (2 * w - 1) * (2 * w - 1), 1}, 0.02);
-  std::vector<torch::Tensor> parameters = {embed, project, read};
-  if (with_bias) parameters.push_back(table);
-  torch::optim::AdamW optimizer(parameters, torch::optim::AdamWOptions(0.03).weight_decay(0));
-  auto run = [&](const torch::Tensor& symbols) {
-    const auto qkv = torch::matmul(embed.index({symbols}), project).reshape({kBatch, w, w, w, 3, 1, kWidth});
-    const auto out = std::get<0>(ops::window_attention(qkv, with_bias ? std::optional<torch::Tensor>(table) : std::nullopt, {w, w, w}, {0, 0, 0}));
-    return torch::matmul(out, read).slice(3, 0, w - 1);  // the last column has no right neighbour
-  };
-  auto draw = [&] { return torch::randint(kSymbols, {kBatch, w, w, w}, generator, torch::TensorOptions(torch::kInt64)); };
-  for (int step = 0; step < 250; ++step) {
-    const auto symbols = draw();
-    optimizer.zero_grad();
-    torch::nn::functional::cross_entropy(run(symbols).reshape({-1, kSymbols}), symbols.slice(3, 1, w).reshape({-1})).backward();
-    optimizer.step();
-  }
-  torch::NoGradGuard no_grad;
-  const auto symbols = draw();
-  const double accuracy = (run(symbols).argmax(-1) == symbols.slice(3, 1, w)).to(torch::kFloat64).mean().item<double>();
-  const auto counts = torch::one_hot(symbols.reshape({kBatch, -1}), kSymbols).sum(1);  // [B, symbols]
-  const auto frequent = counts.argmax(-1).reshape({kBatch, 1, 1, 1});
-  const double majority = (frequent == symbols.slice(3, 1, w)).to(torch::kFloat64).mean().item<double>();
-  // Row of key - query = (0, 0, +1), that is query - key = (0, 0, -1).
-  const int64_t row = ((0 + w - 1) * (2 * w - 1) + (0 + w - 1)) * (2 * w - 1) + (-1 + w - 1);
-  return {accuracy, majority, table.argmax().item<int64_t>() == row};
-}
 }  // namespace
 
 CheckResult check_relative_bias(const CheckOptions& options) {
@@ -96,24 +57,16 @@ CheckResult check_relative_bias(const CheckOptions& options) {
     const auto b = std::get<0>(ops::window_attention(qkv, {}, {3, 3, 3}, {1, 1, 1}, {}, {}, {}, dense));
     result.at_most("table against the same bias written out, largest difference", (a - b).abs().max().item<double>(), 1e-6);
   }
-  {
-    // Permuting tokens permutes outputs; a position bias breaks that; pooling makes the unbiased one invariant.
-    torch::NoGradGuard no_grad;
-    const auto x = torch::randn({3, 1, 4, 60, 16}, generator, torch::kFloat32), bias = torch::randn({1, 4, 60, 60}, generator, torch::kFloat32);
-    const auto order = torch::randperm(60, generator, torch::TensorOptions(torch::kInt64));
-    auto run = [&](const torch::Tensor& t, const std::optional<torch::Tensor>& b) { return std::get<0>(ops::attention(t[0], t[1], t[2], b)); };
-    const auto moved = x.index_select(3, order);
-    const auto plain = run(x, {}), biased = run(x, bias);
-    result.at_most("equivariance without position, largest difference", (run(moved, {}) - plain.index_select(2, order)).abs().max().item<double>(), 1e-6);
-    result.at_least("equivariance broken by a position bias, largest difference", (run(moved, bias) - biased.index_select(2, order)).abs().max().item<double>(), 1e-2);
-    result.at_most("invariance after mean pooling, largest difference", (run(moved, {}).mean(2) - plain.mean(2)).abs().max().item<double>(), 1e-6);
-  }
+  const Equivariance moved = permute_tokens(options.seed);
+  result.at_most("equivariance without position, largest difference", moved.unbiased, 1e-6);
+  result.at_least("equivariance broken by a position bias, largest difference", moved.biased, 1e-2);
+  result.at_most("invariance after mean pooling, largest difference", moved.pooled, 1e-6);
   int peaks = 0;
   double worst = 1, above_majority = -1;
   for (uint64_t seed = 0; seed < 5; ++seed) {
-    const Neighbour learned = learn_right_neighbour(/*with_bias=*/true, options.seed + 10 + seed);
+    const RightNeighbour learned = learn_right_neighbour(/*with_bias=*/true, options.seed + 10 + seed);
     peaks += learned.peaks_at_right_neighbour, worst = std::min(worst, learned.accuracy);
-    const Neighbour blind = learn_right_neighbour(/*with_bias=*/false, options.seed + 10 + seed);
+    const RightNeighbour blind = learn_right_neighbour(/*with_bias=*/false, options.seed + 10 + seed);
     above_majority = std::max(above_majority, blind.accuracy - blind.majority);
   }
   result.equal("right neighbour: seeds of 5 whose bias peaks at displacement (0, 0, +1)", peaks, 5);

@@ -1,40 +1,17 @@
 // P4, windowed attention: equal to its definition, linear in the number of tokens, and small in memory.
 #include <torch/torch.h>
 
-#include <chrono>
 #include <cmath>
-#include <functional>
 
-#include "fovea/core/process_memory.h"
-#include "fovea/kernels/window_attention.h"
+#include "fovea/kernels/attention_cost.h"
 #include "fovea/models/swin_unetr.h"
-#include "fovea/ops/attention.h"
 #include "fovea/ops/window_attention.h"
 #include "fovea/recipes/check.h"
+#include "fovea/recipes/window_experiments.h"
 
 namespace fovea::recipes {
 
 namespace {
-// Slope of log(time) over log(tokens), best of several interleaved runs each.
-double time_exponent(const std::vector<int64_t>& sizes, int rounds, const std::function<std::function<void()>(int64_t)>& prepare, const std::function<double(int64_t)>& tokens) {
-  std::vector<double> best(sizes.size(), INFINITY);
-  std::vector<std::function<void()>> runs;
-  for (const int64_t size : sizes) runs.push_back(prepare(size));
-  for (int round = 0; round < rounds; ++round)
-    for (size_t s = 0; s < sizes.size(); ++s) {
-      const auto start = std::chrono::steady_clock::now();
-      runs[s]();
-      best[s] = std::min(best[s], std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    }
-  double mx = 0, my = 0, xx = 0, xy = 0;
-  for (size_t s = 0; s < sizes.size(); ++s) mx += std::log(tokens(sizes[s])) / sizes.size(), my += std::log(best[s]) / sizes.size();
-  for (size_t s = 0; s < sizes.size(); ++s) {
-    const double dx = std::log(tokens(sizes[s])) - mx;
-    xx += dx * dx, xy += dx * (std::log(best[s]) - my);
-  }
-  return xy / xx;
-}
-
 void compare_with_definition(CheckResult& result, uint64_t seed) {
   auto generator = at::detail::createCPUGenerator(seed);
   // Drawn as float32, so that both precisions see the same numbers.
@@ -62,32 +39,18 @@ void compare_with_definition(CheckResult& result, uint64_t seed) {
   }
 }
 
-void measure_workspace(CheckResult& result, int64_t edge) {
-  torch::NoGradGuard no_grad;
-  const auto qkv = torch::zeros({1, edge, edge, edge, 3, 3, 16});
-  const auto table = torch::zeros({13 * 13 * 13, 3});
-  ops::window_attention(qkv.slice(1, 0, 14).slice(2, 0, 14).slice(3, 0, 14), table, {7, 7, 7}, {3, 3, 3});  // touches code and thread pool
-  if (!reset_peak_resident()) {
-    result.notes.push_back("workspace not measured: this system does not let a process reset its peak memory");
-    return;
-  }
-  const double before = double(resident_bytes());
-  const auto [out, lse] = ops::window_attention(qkv, table, {7, 7, 7}, {3, 3, 3});
-  const double extra = double(peak_resident_bytes()) - before - double(out.nbytes()) - double(lse.nbytes());
-  const auto counts = kernels::window_counts({edge, edge, edge}, {7, 7, 7});
-  const double logits = double(counts[0] * counts[1] * counts[2]) * 343 * 343 * 3 * 4;
-  result.at_most("workspace at " + std::to_string(edge) + "^3 x 48 channels, share of the materialised logits", std::max(extra, 0.0) / logits, 0.01);
-}
 }  // namespace
 
 CheckResult check_window_attention(const CheckOptions& options) {
   CheckResult result;
+  const kernels::AttentionLayer voxels{{128, 128, 128}, {8, 8, 8}, 48, 3}, patches{{16, 16, 16}, {8, 8, 8}, 48, 3};
+  const auto pairs = [](kernels::AttentionReach reach, const kernels::AttentionLayer& layer) { return double(kernels::attention_cost(reach, layer).pairs); };
+  const double global_pairs = pairs(kernels::AttentionReach::kGlobal, voxels), window_pairs = pairs(kernels::AttentionReach::kWindows, voxels);
   const auto counts = kernels::window_counts({128, 128, 128}, {8, 8, 8});
-  const double windows = double(counts[0] * counts[1] * counts[2]), pairs = windows * 512 * 512, tokens = 128.0 * 128 * 128;
-  result.equal("128^3 voxel tokens, window 8: windows", windows, 4096);
-  result.equal("128^3 voxel tokens, window 8: pairs", pairs, 1073741824);
-  result.equal("128^3 voxel tokens, window 8: global pairs over windowed pairs", tokens * tokens / pairs, 4096);
-  result.equal("4096 patch tokens, window 8: the same ratio", 4096.0 * 4096 / (8.0 * 512 * 512), 8);
+  result.equal("128^3 voxel tokens, window 8: windows", double(counts[0] * counts[1] * counts[2]), 4096);
+  result.equal("128^3 voxel tokens, window 8: pairs", window_pairs, 1073741824);
+  result.equal("128^3 voxel tokens, window 8: global pairs over windowed pairs", global_pairs / window_pairs, 4096);
+  result.equal("4096 patch tokens, window 8: the same ratio", pairs(kernels::AttentionReach::kGlobal, patches) / pairs(kernels::AttentionReach::kWindows, patches), 8);
 
   compare_with_definition(result, options.seed);
 
@@ -109,24 +72,16 @@ CheckResult check_window_attention(const CheckOptions& options) {
   }
 
   {
-    torch::NoGradGuard no_grad;
-    const int threads = torch::get_num_threads();
-    torch::set_num_threads(1);
-    const int rounds = options.full ? 9 : 4;
-    auto cube = [](int64_t edge) { return double(edge) * edge * edge; };
-    // From sizes on that no cache holds: below them the curve is bent by the caches, not by the algorithm.
-    const auto table = torch::zeros({13 * 13 * 13, 3});
-    const double windowed = time_exponent({42, 56, 70, 84}, rounds, [&](int64_t edge) {
-      return [qkv = torch::zeros({1, edge, edge, edge, 3, 3, 16}), table] { ops::window_attention(qkv, table, {7, 7, 7}, {0, 0, 0}); };
-    }, cube);
-    const double global = time_exponent({2048, 4096, 8192, 16384}, options.full ? 5 : 2, [](int64_t n) {
-      return [x = torch::zeros({1, 1, n, 16})] { ops::attention(x, x, x); };
-    }, [](int64_t n) { return double(n); });
-    torch::set_num_threads(threads);
+    const double windowed = windowed_time_exponent(options.full), global = global_time_exponent(options.full);
     result.at_most("time exponent of windowed attention, distance from 1 (42^3 to 84^3 tokens)", std::abs(windowed - 1), 0.05);
     result.at_most("time exponent of global attention, distance from 2 (2k to 16k tokens)", std::abs(global - 2), 0.1);
   }
-  measure_workspace(result, options.full ? 128 : 64);
+  const int64_t edge = options.full ? 128 : 64;
+  const Workspace space = measure_workspace(edge, /*window=*/7, /*heads=*/3, /*channels=*/16);
+  if (space.measured)
+    result.at_most("workspace at " + std::to_string(edge) + "^3 x 48 channels, share of the materialised logits", space.extra_bytes / space.plain_bytes, 0.01);
+  else
+    result.notes.push_back("workspace not measured: this system does not let a process reset its peak memory");
   return result;
 }
 

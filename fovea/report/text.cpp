@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdarg>
 #include <cstdint>
+#include <cstdio>
 
 namespace fovea::report {
 namespace {
@@ -61,6 +63,17 @@ std::string escape(std::string_view text) {
     text.remove_prefix(std::max<size_t>(n, 1));
   }
   return out;
+}
+
+std::string printed(const char* format, ...) {
+  std::va_list values, again;
+  va_start(values, format);
+  va_copy(again, values);
+  std::string text(std::max(0, std::vsnprintf(nullptr, 0, format, values)), '\0');
+  std::vsnprintf(text.data(), text.size() + 1, format, again);
+  va_end(again);
+  va_end(values);
+  return text;
 }
 
 std::string fixed(double value, int decimals) {

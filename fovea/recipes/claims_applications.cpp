@@ -1,0 +1,218 @@
+// C30, C32, C39, C40, C43, C46: statements on applications that need no training.
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "fovea/core/rng.h"
+#include "fovea/data/patch_mask.h"
+#include "fovea/ops/attention.h"
+#include "fovea/ops/axial_attention.h"
+#include "fovea/recipes/claims.h"
+#include "fovea/report/text.h"
+
+namespace fovea::recipes {
+
+namespace {
+using report::printed;
+
+long long whole(int64_t n) { return static_cast<long long>(n); }
+
+// Gaussian kernel regression in plain loops: x [N,D], points [M,D], values [M] -> [N].
+torch::Tensor kernel_regression(const torch::Tensor& x, const torch::Tensor& points, const torch::Tensor& values, double bandwidth) {
+  auto out = torch::zeros({x.size(0)}, x.options());
+  const auto a = x.accessor<double, 2>(), b = points.accessor<double, 2>();
+  const auto v = values.accessor<double, 1>();
+  auto o = out.accessor<double, 1>();
+  for (int64_t i = 0; i < x.size(0); ++i) {
+    double sum = 0, weighted = 0;
+    for (int64_t j = 0; j < points.size(0); ++j) {
+      double squared = 0;
+      for (int64_t d = 0; d < x.size(1); ++d) squared += (a[i][d] - b[j][d]) * (a[i][d] - b[j][d]);
+      const double weight = std::exp(-squared / (2 * bandwidth * bandwidth));
+      sum += weight, weighted += weight * v[j];
+    }
+    o[i] = weighted / sum;
+  }
+  return out;
+}
+
+// One head of attention on [N,C], [M,C], [M].
+torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, double scale) {
+  const auto lift = [](const torch::Tensor& t) { return t.unsqueeze(0).unsqueeze(0); };
+  return std::get<0>(ops::attention(lift(q), lift(k), lift(v.unsqueeze(-1)), {}, {}, false, scale)).flatten();
+}
+
+ClaimResult kernel_smoother(const ClaimOptions& options) {
+  torch::NoGradGuard no_grad;
+  auto generator = at::detail::createCPUGenerator(options.seed);
+  constexpr double h = 0.5;
+  const auto x = torch::randn({200, 3}, generator, torch::kFloat64), points = torch::randn({300, 3}, generator, torch::kFloat64);
+  const auto values = torch::randn({300}, generator, torch::kFloat64);
+  const auto largest = [](const torch::Tensor& t) { return t.abs().max().item<double>(); };
+  const auto q = torch::cat({x, torch::ones({200, 1}, x.options())}, 1), k = torch::cat({points, -points.square().sum(1, true) / 2}, 1);
+  const double gaussian = largest(attend(q, k, values, 1 / (h * h)) - kernel_regression(x, points, values, h));
+  const double dot = largest(attend(x, points, values, 1 / (h * h)) - kernel_regression(x, points, values, h));
+  const auto unit = points / points.norm(2, 1, true);
+  const double dot_unit = largest(attend(x, unit, values, 1 / (h * h)) - kernel_regression(x, unit, values, h));
+  ClaimResult r;
+  r.figures = {{"gaussian", gaussian}, {"dot_product", dot}, {"dot_product_unit_keys", dot_unit}};
+  r.verdict = gaussian <= 1e-12 ? Verdict::kExact : Verdict::kFalse;
+  r.computed = printed("q = [x,1], k = [x_i, -|x_i|^2/2], scale 1/h^2: difference %.1e; plain dot products %.1e on unit-norm keys, %.2g on others", gaussian, dot_unit, dot);
+  r.inputs = "300 points and 200 queries in 3-D, h = 0.5, seed " + std::to_string(options.seed), r.with = "fovea::attention in double against plain loops";
+  return r;
+}
+
+// Where f is largest on [0, 4] sigma, in steps of 1e-4.
+template <class F>
+double argmax(F&& f) {
+  double best = 0, at = 0;
+  for (int i = 0; i <= 40000; ++i)
+    if (const double r = 1e-4 * i, value = f(r); value > best) best = value, at = r;
+  return at;
+}
+
+ClaimResult best_ring(const ClaimOptions&) {
+  const auto tumour = [](double r) { return std::exp(-r * r / 2); };  // r in sigma
+  ClaimResult r;
+  r.figures = {{"edge", argmax([&](double s) { return s * tumour(s); })},                 // |d intensity / d position|, also mass on a ring: 2 pi r
+               {"shell_mass", argmax([&](double s) { return 4 * M_PI * s * s * tumour(s); })},
+               {"size", argmax([&](double s) { return s * s * tumour(s); })},             // |d intensity / d sigma|
+               {"intensity", argmax([&](double s) { return tumour(s); })}};
+  r.verdict = std::abs(r.figure("edge") - 1) < 1e-3 ? Verdict::kHoldsIf : Verdict::kFalse;
+  r.condition = "the goal is edge or position, or mass on a 2-D ring";
+  r.computed = printed("%.3f sigma for edge, position and mass on a ring; %.3f for mass on a 3-D shell and %.3f for size; %.0f for intensity", r.figure("edge"),
+                       r.figure("shell_mass"), r.figure("size"), r.figure("intensity"));
+  r.inputs = "exp(-r^2 / 2 sigma^2), r from 0 to 4 sigma in steps of 1e-4", r.with = "arithmetic";
+  return r;
+}
+
+ClaimResult hidden_97(const ClaimOptions&) {
+  const int64_t kept = data::kept_patches(4096, 0.97);
+  ClaimResult r;
+  r.figures = {{"kept", double(kept)}};
+  r.verdict = kept == int64_t(4096 * 0.03) ? Verdict::kExact : Verdict::kFalse;
+  r.computed = printed("%lld of 4096 patches stay", whole(kept));
+  r.inputs = "ratio 0.97", r.with = "data::kept_patches";
+  return r;
+}
+
+// Probability that `neighbours` given patches are all hidden when `hidden` of the `others` patches are.
+double all_hidden(int64_t others, int64_t hidden, int neighbours) {
+  double p = 1;
+  for (int i = 0; i < neighbours; ++i) p *= double(hidden - i) / double(others - i);
+  return p;
+}
+
+// Means over masks, with their standard errors: share of hidden interior blocks of a cube of edge 16 whose 6, and whose 26
+// neighbours are all hidden, and visible ones of the 26.
+struct Neighbourhood {
+  std::array<double, 3> mean{}, error{};
+};
+Neighbourhood draw_neighbourhoods(double ratio, int masks, uint64_t seed) {
+  constexpr int64_t n = 16;
+  Neighbourhood result;
+  std::array<double, 3> sum{}, square{};
+  std::vector<uint8_t> visible(n * n * n);
+  for (int mask = 0; mask < masks; ++mask) {
+    Rng rng(seed, 0, uint32_t(mask));
+    std::fill(visible.begin(), visible.end(), 0);
+    for (const int64_t patch : data::draw_kept_patches(n * n * n, ratio, rng)) visible[patch] = 1;
+    double blocks = 0, six = 0, all = 0, seen = 0;
+    for (int64_t z = 1; z < n - 1; ++z)
+      for (int64_t y = 1; y < n - 1; ++y)
+        for (int64_t x = 1; x < n - 1; ++x) {
+          if (visible[(z * n + y) * n + x]) continue;
+          int faces = 0, any = 0;
+          for (int64_t dz = -1; dz <= 1; ++dz)
+            for (int64_t dy = -1; dy <= 1; ++dy)
+              for (int64_t dx = -1; dx <= 1; ++dx) {
+                const int v = visible[((z + dz) * n + y + dy) * n + x + dx];
+                any += v, faces += std::abs(dz) + std::abs(dy) + std::abs(dx) == 1 ? v : 0;
+              }
+          ++blocks, six += faces == 0, all += any == 0, seen += any;
+        }
+    const std::array<double, 3> means = {six / blocks, all / blocks, seen / blocks};
+    for (int i = 0; i < 3; ++i) sum[i] += means[i], square[i] += means[i] * means[i];
+  }
+  for (int i = 0; i < 3; ++i) {
+    result.mean[i] = sum[i] / masks;
+    result.error[i] = std::sqrt(std::max(0.0, square[i] / masks - result.mean[i] * result.mean[i]) / (masks - 1));
+  }
+  return result;
+}
+
+ClaimResult hidden_neighbours(const ClaimOptions& options) {
+  ClaimResult r;
+  double worst = 0;
+  for (const double ratio : {0.97, 0.75}) {
+    const int64_t others = 4095, hidden = 4096 - data::kept_patches(4096, ratio) - 1;  // beside the hidden block itself
+    const std::array<double, 3> exact = {all_hidden(others, hidden, 6), all_hidden(others, hidden, 26), 26 * (1 - double(hidden) / double(others))};
+    const Neighbourhood drawn = draw_neighbourhoods(ratio, 400, options.seed);
+    for (int i = 0; i < 3; ++i) worst = std::max(worst, std::abs(drawn.mean[i] - exact[i]) / drawn.error[i]);
+    const std::string name = printed("_%.0f", 100 * ratio);
+    r.figures.emplace_back("all_6" + name, exact[0]), r.figures.emplace_back("all_26" + name, exact[1]), r.figures.emplace_back("visible" + name, exact[2]);
+  }
+  r.figures.emplace_back("monte_carlo_standard_errors", worst);
+  r.verdict = r.figure("all_26_97") > 0.1 && worst <= 3 ? Verdict::kHolds : Verdict::kFalse;
+  r.computed = printed("at 97 %% P(all 6) %.3f, P(all 26) %.3f, %.2f visible of 26; at 75 %% %.3f and %.4f; 400 drawn masks agree within %.1f standard errors", r.figure("all_6_97"),
+                       r.figure("all_26_97"), r.figure("visible_97"), r.figure("all_6_75"), r.figure("all_26_75"), worst);
+  r.inputs = "hidden interior blocks of 16^3, seed " + std::to_string(options.seed), r.with = "hypergeometric products, data::draw_kept_patches";
+  return r;
+}
+
+ClaimResult rows_and_columns(const ClaimOptions& options) {
+  // Tokens with a non-zero derivative of the output at species 2, position 5.
+  const auto mixed = [&](const char* axis) {
+    auto generator = at::detail::createCPUGenerator(options.seed);
+    const auto qkv = torch::randn({1, 6, 9, 3, 1, 8}, generator, torch::kFloat64).requires_grad_();
+    ops::axial_attention(qkv, axis)[0][2][5].sum().backward();
+    const auto support = (qkv.grad() != 0).flatten(3).any(-1)[0];  // [R,L]
+    const int64_t species = support.select(1, 5).sum().item<int64_t>(), positions = support.select(0, 2).sum().item<int64_t>();
+    return std::array<int64_t, 3>{species, positions, support.sum().item<int64_t>()};
+  };
+  const auto row = mixed("residues"), column = mixed("sequences");
+  ClaimResult r;
+  r.figures = {{"row_species", double(row[0])}, {"row_positions", double(row[1])}, {"column_species", double(column[0])}, {"column_positions", double(column[1])}};
+  const bool rows_stay_in_a_species = row == std::array<int64_t, 3>{1, 9, 9} && column == std::array<int64_t, 3>{6, 1, 6};
+  r.verdict = rows_stay_in_a_species ? Verdict::kWordingInverted : Verdict::kFalse;
+  r.computed = printed("of 6 species x 9 positions, AlphaFold 2's row attention (axis residues) mixes %lld species, %lld positions; its column attention %lld, %lld", whole(row[0]),
+                       whole(row[1]), whole(column[0]), whole(column[1]));
+  r.inputs = "random alignment, seed " + std::to_string(options.seed), r.with = "gradients of fovea::axial_attention";
+  return r;
+}
+
+ClaimResult green(const ClaimOptions&) {
+  // -u'' = f on (0, 1), u = 0 at both ends, 63 inner nodes: inverse of the 3-point matrix against h G(x_i, x_j).
+  const auto difference = [](torch::ScalarType type) {
+    constexpr int64_t n = 63;
+    const double h = 1.0 / (n + 1);
+    const auto options = torch::TensorOptions(type);
+    const auto matrix = (2 * torch::eye(n, options) - torch::diag(torch::ones({n - 1}, options), 1) - torch::diag(torch::ones({n - 1}, options), -1)) / (h * h);
+    const auto x = torch::arange(1, n + 1, torch::TensorOptions(torch::kFloat64)) * h;
+    const auto exact = torch::minimum(x.unsqueeze(1), x) * (1 - torch::maximum(x.unsqueeze(1), x));
+    return (torch::linalg_inv(matrix).to(torch::kFloat64) / h - exact).abs().max().item<double>();
+  };
+  const double f64 = difference(torch::kFloat64), f32 = difference(torch::kFloat32);
+  ClaimResult r;
+  r.figures = {{"difference_f64", f64}, {"difference_f32", f32}};
+  r.verdict = f64 <= 1e-12 ? Verdict::kExact : Verdict::kFalse;
+  r.computed = printed("at the nodes %.1e in double, %.1e in float", f64, f32);
+  r.inputs = "63 inner nodes on (0, 1)", r.with = "inverse of the 3-point matrix";
+  return r;
+}
+}  // namespace
+
+std::vector<Claim> application_claims() {
+  using enum ClaimCost;
+  return {
+      {"C30", "Attention is Nadaraya-Watson kernel regression", "equal", kSeconds, kernel_smoother},
+      {"C32", "For a Gaussian tumour the best sampling ring has radius exactly sigma", "1 sigma", kSeconds, best_ring, "A3"},
+      {"C39", "MAE hides up to 97 %", "97 %", kInstant, hidden_97},
+      {"C40", "... and a block's neighbours may all be hidden too", "all hidden", kSeconds, hidden_neighbours},
+      {"C43", "Axial attention: first 'rows' = across species at one position, then 'columns'", "rows: species", kSeconds, rows_and_columns},
+      {"C46", "The finite-difference inverse is the Green's function", "equal", kInstant, green},
+  };
+}
+
+}  // namespace fovea::recipes

@@ -1,0 +1,161 @@
+#include "fovea/recipes/score_experiments.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "fovea/core/process_memory.h"
+#include "fovea/core/rng.h"
+#include "fovea/ops/attention.h"
+
+namespace fovea::recipes {
+
+namespace {
+// Of the rows of p [...,M]; 0 log 0 = 0.
+torch::Tensor entropy_of(const torch::Tensor& p) { return -torch::xlogy(p, p).sum(-1); }
+
+// Weights of one query a batch entry: q [D,C], k [D,M,C] -> [D,M].
+torch::Tensor weights_of(const torch::Tensor& q, const torch::Tensor& k, double scale) {
+  return ops::attention_rows(q.unsqueeze(1).unsqueeze(1), k.unsqueeze(1), torch::zeros({1}, torch::kInt64), {}, {}, scale).flatten(1);
+}
+
+// Weights of given scores [D,M]: a query of 1 and keys of one channel.
+torch::Tensor weights_of_scores(const torch::Tensor& scores, double scale = 1) {
+  return weights_of(torch::ones({scores.size(0), 1}, scores.options()), scores.unsqueeze(-1), scale);
+}
+
+// Mean and its standard error.
+std::pair<double, double> mean_of(const std::vector<torch::Tensor>& parts) {
+  const auto all = torch::cat(parts).to(torch::kFloat64);
+  return {all.mean().item<double>(), all.std().item<double>() / std::sqrt(double(all.numel()))};
+}
+}  // namespace
+
+ScoreStatistics score_statistics(int64_t channels, double scale, const ScoreDraws& d) {
+  torch::NoGradGuard no_grad;
+  auto generator = at::detail::createCPUGenerator(d.seed);
+  constexpr int64_t kAtOnce = 500;
+  std::vector<torch::Tensor> largest, mass, entropy, scores;
+  for (int64_t begin = 0; begin < d.draws; begin += kAtOnce) {
+    const int64_t n = std::min(kAtOnce, d.draws - begin);
+    const auto q = torch::randn({n, channels}, generator, torch::kFloat32), k = torch::randn({n, d.keys, channels}, generator, torch::kFloat32);
+    const auto p = weights_of(q, k, scale).to(torch::kFloat64);
+    scores.push_back((torch::matmul(k, q.unsqueeze(-1)) * scale).flatten().to(torch::kFloat64));
+    largest.push_back(p.amax(-1)), mass.push_back((p * (1 - p)).sum(-1)), entropy.push_back(entropy_of(p));
+  }
+  ScoreStatistics s;
+  s.channels = channels, s.variance = torch::cat(scores).var().item<double>();
+  std::tie(s.largest_weight, s.largest_weight_error) = mean_of(largest);
+  std::tie(s.gradient_mass, s.gradient_mass_error) = mean_of(mass);
+  std::tie(s.entropy_nats, s.entropy_nats_error) = mean_of(entropy);
+  return s;
+}
+
+WorkedExample worked_example() {
+  torch::NoGradGuard no_grad;
+  const auto f64 = torch::TensorOptions(torch::kFloat64);
+  const auto q = torch::tensor({{2.0, 0.0}, {0.0, 2.0}}, f64).view({1, 1, 2, 2});
+  const auto k = torch::tensor({{2.0, 0.0}, {-2.0, 0.0}, {1.8, 0.2}}, f64).view({1, 1, 3, 2});
+  const auto v = torch::tensor({1.0, 10.0, 2.0}, f64).view({1, 1, 3, 1});
+  return {ops::attention_rows(q, k, torch::arange(2))[0][0], std::get<0>(ops::attention(q, k, v)).flatten()};
+}
+
+DefinitionErrors attention_against_definition(int64_t shapes, uint64_t seed) {
+  torch::NoGradGuard no_grad;
+  DefinitionErrors errors;
+  for (int64_t i = 0; i < shapes; ++i) {
+    Rng rng(seed, 0, uint32_t(i));
+    const auto up_to = [&](uint64_t most) { return int64_t(1 + rng.below(most)); };
+    const int64_t B = up_to(3), H = up_to(4), N = up_to(90), M = up_to(90), C = up_to(70);
+    auto generator = at::detail::createCPUGenerator(rng.next_u64());
+    const auto draw = [&](int64_t tokens) { return torch::randn({B, H, tokens, C}, generator, torch::kFloat32).to(torch::kFloat64); };
+    const auto q = draw(N), k = draw(M), v = draw(M);
+    const auto expected = torch::matmul(torch::softmax(torch::matmul(q, k.transpose(-1, -2)) / std::sqrt(double(C)), -1), v);
+    const auto f32 = [](const torch::Tensor& t) { return t.to(torch::kFloat32); };
+    const auto difference = [&](const torch::Tensor& out) { return (out.to(torch::kFloat64) - expected).abs().max().item<double>(); };
+    errors.f64 = std::max(errors.f64, difference(std::get<0>(ops::attention(q, k, v))));
+    errors.f32 = std::max(errors.f32, difference(std::get<0>(ops::attention(f32(q), f32(k), f32(v)))));
+  }
+  return errors;
+}
+
+Budget softmax_budget(int64_t rows, int64_t keys, uint64_t seed) {
+  torch::NoGradGuard no_grad;
+  auto generator = at::detail::createCPUGenerator(seed);
+  const auto scores = torch::randn({rows, keys}, generator, torch::kFloat64) * 3;
+  const auto p = weights_of_scores(scores);
+  Budget b;
+  b.sum_error = (p.sum(-1) - 1).abs().max().item<double>();
+  b.smallest_weight = p.min().item<double>();
+  const auto order = scores.argsort(int64_t{-1}, /*descending=*/false);
+  b.pairs_out_of_order = (p.gather(-1, order).diff(1, -1) < 0).sum().item<int64_t>();
+  b.effective_keys = entropy_of(p).exp().mean().item<double>();
+  b.shift_change = (weights_of_scores(scores + 7.5) - p).abs().max().item<double>();
+  auto raised = scores.clone();
+  raised.select(-1, 0) += 1;
+  b.raised_without_lowering = (weights_of_scores(raised) >= p).slice(-1, 1).sum().item<int64_t>();
+  for (const double t : {0.01, 0.05, 0.1, 0.25, 0.5}) b.over_budget += ((p >= t).sum(-1).to(torch::kFloat64) > 1 / t).sum().item<int64_t>();
+  return b;
+}
+
+double entropy_at_temperature(double temperature, uint64_t seed) {
+  torch::NoGradGuard no_grad;
+  auto generator = at::detail::createCPUGenerator(seed);
+  const auto scores = torch::randn({500, 64}, generator, torch::kFloat64);
+  return entropy_of(weights_of_scores(scores, 1 / temperature)).mean().item<double>();
+}
+
+double global_attention_bytes(int64_t tokens, int64_t channels) {
+  torch::NoGradGuard no_grad;
+  const auto x = torch::zeros({1, 1, tokens, channels});
+  const auto few = x.slice(2, 0, 64);
+  ops::attention(few, few, few);  // touches code and thread pool
+  release_free_memory();
+  if (!reset_peak_resident()) return -1;
+  const double before = double(resident_bytes());
+  ops::attention(x, x, x);
+  return double(peak_resident_bytes()) - before;
+}
+
+Recall learn_recall(bool scaled, int64_t channels, uint64_t seed) {
+  constexpr int64_t kKeys = 16, kValues = 8, kWidth = 32, kBatch = 64, kFresh = 1024;
+  auto generator = at::detail::createCPUGenerator(seed);
+  const double scale = scaled ? 1 / std::sqrt(double(channels)) : 1, spread = 1 / std::sqrt(double(kWidth));
+  const auto draw = [&](at::IntArrayRef shape, double deviation) { return torch::randn(shape, generator, torch::kFloat32) * deviation; };
+  const auto embedding = draw({kKeys, kWidth}, 1);
+  auto to_query = draw({kWidth, channels}, spread).requires_grad_(), to_key = draw({kWidth, channels}, spread).requires_grad_();
+  auto values = draw({kValues, kWidth}, 1).requires_grad_(), read = draw({kWidth, kValues}, spread).requires_grad_();
+  torch::optim::SGD optimizer({to_query, to_key, values, read}, torch::optim::SGDOptions(0.1));
+
+  struct Sets {
+    torch::Tensor value, asked;  // [B,keys], [B]
+    torch::Tensor answer() const { return value.gather(1, asked.unsqueeze(1)).squeeze(1); }
+  };
+  const auto whole = torch::TensorOptions(torch::kInt64);
+  const auto make = [&](int64_t n) { return Sets{torch::randint(kValues, {n, kKeys}, generator, whole), torch::randint(kKeys, {n}, generator, whole)}; };
+  const auto queries = [&](const Sets& s) { return torch::matmul(embedding, to_query).index_select(0, s.asked); };
+  const auto keys = [&](int64_t n) { return torch::matmul(embedding, to_key).unsqueeze(0).expand({n, kKeys, channels}); };
+  const auto run = [&](const Sets& s) {
+    const auto q = queries(s).unsqueeze(1).unsqueeze(1), k = keys(s.asked.size(0)).unsqueeze(1), v = values.index({s.value}).unsqueeze(1);
+    return torch::matmul(std::get<0>(ops::attention(q, k, v, {}, {}, false, scale)).flatten(1), read);
+  };
+
+  Recall r;
+  for (int step = 0; step < 200; ++step) {
+    const Sets s = make(kBatch);
+    if (step == 0) {
+      torch::NoGradGuard no_grad;
+      const auto p = weights_of(queries(s), keys(kBatch), scale);
+      r.gradient_mass = (p * (1 - p)).sum(-1).mean().item<double>();
+    }
+    optimizer.zero_grad();
+    torch::nn::functional::cross_entropy(run(s), s.answer()).backward();
+    if (step == 0) r.gradient_norm = to_query.grad().norm().item<double>();
+    optimizer.step();
+  }
+  torch::NoGradGuard no_grad;
+  const Sets s = make(kFresh);
+  r.accuracy = (run(s).argmax(-1) == s.answer()).to(torch::kFloat64).mean().item<double>();
+  return r;
+}
+
+}  // namespace fovea::recipes
