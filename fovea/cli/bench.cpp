@@ -146,7 +146,7 @@ void add_bench(CLI::App& program) {
       "both against float64. ratio: how many times as fast; roof: share of what the processor's ports allow.\n"
       "--memory fovea gives both sides huge pages and a heap that keeps freed tensors, as every other fovea command has\n"
       "them: torch gains most.");
-  command->add_option("part", a->parts, "attention, window, threads, block, encoder or all")->capture_default_str();
+  command->add_option("part", a->parts, recipes::bench_part_names())->capture_default_str();
   command->add_option("--seconds", a->seconds, "longest time a row, ours and the peer together")
       ->check(CLI::Range(0.01, 3600.0))
       ->capture_default_str();

@@ -4,10 +4,14 @@ namespace fovea::kernels {
 
 std::string name_of(Conv3dForm form) {
   switch (form) {
-    case Conv3dForm::kF222: return "F(2,2,2)";
-    case Conv3dForm::kF244: return "F(2,4,4)";
-    case Conv3dForm::kF444: return "F(4,4,4)";
-    default: return "direct";
+    case Conv3dForm::kF222:
+      return "F(2,2,2)";
+    case Conv3dForm::kF244:
+      return "F(2,4,4)";
+    case Conv3dForm::kF444:
+      return "F(4,4,4)";
+    default:
+      return "direct";
   }
 }
 

@@ -2,64 +2,22 @@
 
 #include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
+#include "fovea/ops/conv3d.h"
 #include "fovea/ops/linear.h"
 #include "fovea/ops/up_convolution.h"
 
 namespace fovea::nn {
-namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-// torch sends a map of one sample to its own kernel unless B*C*Z*Y exceeds this (use_mkldnn in its Convolution.cpp).
-constexpr int64_t kTorchUsesOneDnnFrom = 20480;
-
-bool torch_would_choose_onednn(const torch::Tensor& x) {
-  return x.size(0) > 1 || x.size(0) * x.size(1) * x.size(2) * x.size(3) > kTorchUsesOneDnnFrom;
-}
-
-struct SameConvolution : torch::autograd::Function<SameConvolution> {
-  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& weight) {
-    ctx->save_for_backward({x, weight});
-    const std::vector<int64_t> padding(3, weight.size(2) / 2), one(3, 1);
-    return at::mkldnn_convolution(x, weight, {}, padding, one, one, 1);
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    auto x = saved[0];
-    const auto& weight = saved[1];
-    const auto grad = grads[0].contiguous(at::MemoryFormat::ChannelsLast3d);
-    // An oneDNN tensor as input leaves torch no choice of backend.
-    if (!torch_would_choose_onednn(x)) x = x.to_mkldnn();
-    const std::vector<int64_t> padding(3, weight.size(2) / 2), one(3, 1), zero(3, 0);
-    const auto [dx, dweight, no_bias] = at::convolution_backward(grad, x, weight, {}, one, padding, one, /*transposed=*/false, zero, /*groups=*/1,
-                                                                 {ctx->needs_input_grad(0), ctx->needs_input_grad(1), false});
-    return {dx, dweight};
-  }
-};
-
-}  // namespace
-
-torch::Tensor same_convolution(const torch::Tensor& x, const torch::Tensor& weight) {
-  const bool one_dnn = x.is_cpu() && x.scalar_type() == torch::kFloat && weight.scalar_type() == torch::kFloat && x.numel() > 0;
-  const auto channels_last = x.contiguous(at::MemoryFormat::ChannelsLast3d);
-  if (one_dnn) return SameConvolution::apply(channels_last, weight);
-  return torch::conv3d(channels_last, weight, {}, /*stride=*/1, /*padding=*/weight.size(2) / 2);
-}
-
 ConvolutionImpl::ConvolutionImpl(const ConvolutionOptions& options) {
   TORCH_CHECK(options.kernel() % 2 == 1, "convolution: kernel is ", options.kernel(), ", expected an odd number");
-  conv = register_module("conv", torch::nn::Conv3d(torch::nn::Conv3dOptions(options.in(), options.out(), options.kernel())
-                                                       .padding(options.kernel() / 2)
-                                                       .bias(options.bias())));
+  conv =
+      register_module("conv", torch::nn::Conv3d(torch::nn::Conv3dOptions(options.in(), options.out(), options.kernel())
+                                                    .padding(options.kernel() / 2)
+                                                    .bias(options.bias())));
 }
 
 torch::Tensor ConvolutionImpl::forward(const torch::Tensor& x) {
-  if (conv->weight.size(2) > 1) {
-    const auto y = same_convolution(x, conv->weight);
-    return traced(this, conv->bias.defined() ? y + conv->bias.view({1, -1, 1, 1, 1}) : y);
-  }
+  if (conv->weight.size(2) > 1)
+    return traced(this, x.is_cpu() ? ops::conv3d(x, conv->weight, ops::or_none(conv->bias)) : conv(x));
   // 1x1x1: the same linear map on each voxel.  [B,Z,Y,X,Cin] -> [B,Z,Y,X,Cout]
   const auto voxels = x.permute({0, 2, 3, 4, 1}).contiguous(), weight = conv->weight.flatten(1);
   const auto y = fused_on_cpu(x) ? ops::linear(voxels, weight, ops::or_none(conv->bias)) : torch::linear(voxels, weight, conv->bias);
@@ -75,8 +33,9 @@ torch::Tensor UpConvolutionImpl::forward(const torch::Tensor& x) {
   if (fused_on_cpu(x)) return traced(this, ops::up_convolution(x, conv->weight));
   const int64_t f = factor_, out = conv->weight.size(1);
   // A linear map to the f*f*f voxels of each block, which are then put in their places.
-  const auto weight = conv->weight.permute({2, 3, 4, 1, 0}).reshape({f * f * f * out, x.size(1)});  // (fz fy fx Cout) Cin
-  const auto blocks = torch::linear(x.permute({0, 2, 3, 4, 1}).contiguous(), weight);               // B Z Y X (fz fy fx Cout)
+  const auto weight =
+      conv->weight.permute({2, 3, 4, 1, 0}).reshape({f * f * f * out, x.size(1)});     // (fz fy fx Cout) Cin
+  const auto blocks = torch::linear(x.permute({0, 2, 3, 4, 1}).contiguous(), weight);  // B Z Y X (fz fy fx Cout)
   const auto y = blocks.view({x.size(0), x.size(2), x.size(3), x.size(4), f, f, f, out})
                      .permute({0, 1, 4, 2, 5, 3, 6, 7})
                      .reshape({x.size(0), x.size(2) * f, x.size(3) * f, x.size(4) * f, out});

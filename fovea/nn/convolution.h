@@ -42,9 +42,4 @@ class UpConvolutionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(UpConvolution);
 
-/// Convolution of stride 1 that keeps the size, forward and backward on oneDNN whatever the shape: torch's own choice is a
-/// several times slower single-sample path for small maps. Other dtypes and devices: torch's convolution.
-/// Shapes   x [B,Cin,Z,Y,X], weight [Cout,Cin,k,k,k] with k odd
-torch::Tensor same_convolution(const torch::Tensor& x, const torch::Tensor& weight);
-
 }  // namespace fovea::nn

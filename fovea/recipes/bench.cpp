@@ -50,26 +50,37 @@ int64_t measure_workspace(const std::function<int64_t()>& work) {
   return std::max<int64_t>(0, peak_resident_bytes() - before - result_bytes);
 }
 
+namespace {
+struct Part {
+  std::string name;
+  void (*run)(const BenchOptions&, const BenchDone&);
+};
+const std::vector<Part>& all_parts() {
+  static const std::vector<Part> parts = {{"attention", bench_attention}, {"window", bench_window}, {"threads", bench_threads},
+                                          {"block", bench_block},         {"encoder", bench_encoder}, {"conv", bench_conv},
+                                          {"norm", bench_norm},           {"network", bench_network}, {"train-step", bench_train_step}};
+  return parts;
+}
+}  // namespace
+
+std::string bench_part_names() {
+  std::string names;
+  for (const Part& part : all_parts()) names += part.name + ", ";
+  return names.substr(0, names.size() - 2) + " or all";
+}
+
 BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions options, const BenchDone& done) {
-  const std::vector<std::pair<std::string, void (*)(const BenchOptions&, const BenchDone&)>> known = {
-      {"attention", bench_attention},
-      {"window", bench_window},
-      {"threads", bench_threads},
-      {"block", bench_block},
-      {"encoder", bench_encoder}};
-  for (const std::string& part : parts)
-    if (part != "all" && std::none_of(known.begin(), known.end(), [&](const auto& k) { return k.first == part; }))
-      throw ArgumentError("bench: no part is called '" + part +
-                          "'; there are attention, window, threads, block, encoder and all");
+  for (const std::string& name : parts)
+    if (name != "all" && std::none_of(all_parts().begin(), all_parts().end(), [&](const Part& part) { return part.name == name; }))
+      throw ArgumentError("bench: no part is called '" + name + "'; there are " + bench_part_names());
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   BenchReport report{name_of(chosen_isa()), cpu_model(), kernels::measure_peaks(), 0, {}};
   report.two_thread_speed = kernels::measure_fma_gflops(2) / kernels::measure_fma_gflops(1);
   options.peak_gflops = report.peaks.fma_gflops, options.two_thread_speed = report.two_thread_speed;
-  for (const auto& [name, run] : known)
-    if (std::any_of(parts.begin(), parts.end(),
-                    [&, &name = name](const std::string& p) { return p == "all" || p == name; }))
-      run(options, [&](const BenchRow& row) {
+  for (const Part& part : all_parts())
+    if (std::any_of(parts.begin(), parts.end(), [&](const std::string& name) { return name == "all" || name == part.name; }))
+      part.run(options, [&](const BenchRow& row) {
         report.rows.push_back(row);
         if (done) done(row);
       });

@@ -16,7 +16,8 @@ struct BenchRow {
   double target = 0;                  // what the ratio must reach; 0: none
   double rate = 0;                    // of ours: 1e9 scores a second; 0: does not apply
   double roofline_share = 0;          // of the port roofline at this run's multiply-add peak; 0: does not apply
-  double error = 0, error_bound = 0;  // of ours against float64, largest difference over largest value
+  double error = 0, error_bound = 0;  // of ours against float64: largest difference over largest value;
+                                      // convolution: relative L2
   double dice = -1;                   // of the labels against float32's; -1: does not apply
   int64_t workspace_bytes = -1;       // resident memory that one run adds beside inputs and outputs; -1: not measured
 
@@ -42,13 +43,20 @@ inline bool has_two_cores(double two_thread_speed) { return two_thread_speed >= 
 
 using BenchDone = std::function<void(const BenchRow&)>;
 
-/// Parts: "attention" (dense, against torch's scaled_dot_product_attention), "window" (from the qkv volume, against
-/// permute, the same, permute back), "threads" (the window kernel on two threads against
-/// one), "block" (a Swin block against the same block of torch's operators), "encoder" (of SwinUNETR, alone:
-/// benchmarks/peers.py has the peer), or "all".
+/// Parts, or "all":
+///   attention   dense, against torch's scaled_dot_product_attention
+///   window      from the qkv volume, against permute, the same, permute back
+///   threads     the window kernel on two threads against one
+///   block       a Swin block against the same block of torch's operators
+///   encoder     of SwinUNETR; network, train-step: all of it. Alone: benchmarks/peers.py has the peers
+///   conv        3x3x3, against oneDNN
+///   norm        instance norm and leaky ReLU, against torch's
 /// Every row is checked against float64 before it is timed. One thread, except where a row says otherwise.
 /// Errors  ArgumentError for an unknown part.
 BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions options, const BenchDone& done = {});
+
+/// "attention, window, ... or all".
+std::string bench_part_names();
 
 void bench_attention(const BenchOptions& options, const BenchDone& done);
 void bench_window(const BenchOptions& options, const BenchDone& done);
@@ -58,6 +66,7 @@ void bench_encoder(const BenchOptions& options, const BenchDone& done);
 void bench_norm(const BenchOptions& options, const BenchDone& done);
 void bench_network(const BenchOptions& options, const BenchDone& done);
 void bench_train_step(const BenchOptions& options, const BenchDone& done);
+void bench_conv(const BenchOptions& options, const BenchDone& done);
 
 /// Runs `ours` and `peer` in turns and fills in the times and the ratio. Without a peer: ours alone.
 void time_in_turns(BenchRow& row, const BenchOptions& options, const std::function<void()>& ours,

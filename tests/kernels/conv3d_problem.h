@@ -12,7 +12,8 @@ struct Conv3dShape {
 
   std::string text() const {
     std::ostringstream s;
-    s << "B " << B << " grid " << grid[0] << 'x' << grid[1] << 'x' << grid[2] << " channels " << in << " -> " << out << (bias ? " with bias" : "");
+    s << "B " << B << " grid " << grid[0] << 'x' << grid[1] << 'x' << grid[2] << " channels " << in << " -> " << out
+      << (bias ? " with bias" : "");
     return s.str();
   }
 };
@@ -29,16 +30,20 @@ struct Conv3dProblem {
     x.resize(s.B * product(s.grid) * s.in), weight.resize(s.out * 27 * s.in), bias.resize(s.out);
     grad_out.resize(s.B * product(s.grid) * s.out);
     for (auto* values : {&x, &weight, &bias, &grad_out}) fill_normal(*values, rng);
-    out.resize(grad_out.size()), grad_x.resize(x.size()), grad_weight.resize(weight.size()), grad_bias.resize(bias.size());
+    out.resize(grad_out.size()), grad_x.resize(x.size()), grad_weight.resize(weight.size()),
+        grad_bias.resize(bias.size());
     moments.resize(s.B * s.out * 2);
   }
 
   template <class U>
   explicit Conv3dProblem(const Conv3dProblem<U>& other) : Conv3dProblem(other.shape) {
-    x = converted<T>(other.x), weight = converted<T>(other.weight), bias = converted<T>(other.bias), grad_out = converted<T>(other.grad_out);
+    x = converted<T>(other.x), weight = converted<T>(other.weight), bias = converted<T>(other.bias),
+    grad_out = converted<T>(other.grad_out);
   }
 
-  std::array<int64_t, 5> volume(int64_t channels) const { return {shape.B, shape.grid[0], shape.grid[1], shape.grid[2], channels}; }
+  std::array<int64_t, 5> volume(int64_t channels) const {
+    return {shape.B, shape.grid[0], shape.grid[1], shape.grid[2], channels};
+  }
 
   Conv3dParams<T> params() {
     Conv3dParams<T> p;

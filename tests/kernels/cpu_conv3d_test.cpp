@@ -20,14 +20,16 @@ double relative_l2(const std::vector<A>& a, const std::vector<B>& b) {
 
 // Volumes on and off the tile, channels on and off the vector and the column block.
 const std::vector<Conv3dShape> kShapes = {
-    {.B = 1, .grid = {4, 4, 4}, .in = 16, .out = 48},   {.B = 2, .grid = {5, 6, 7}, .in = 24, .out = 50},
-    {.B = 1, .grid = {1, 1, 1}, .in = 3, .out = 5},     {.B = 3, .grid = {1, 2, 3}, .in = 17, .out = 1},
-    {.B = 2, .grid = {13, 9, 12}, .in = 8, .out = 23},  {.B = 1, .grid = {3, 13, 11}, .in = 50, .out = 16},
-    {.B = 1, .grid = {2, 1, 5}, .in = 1, .out = 47},    {.B = 1, .grid = {6, 9, 8}, .in = 48, .out = 97, .bias = false},
+    {.B = 1, .grid = {4, 4, 4}, .in = 16, .out = 48},  {.B = 2, .grid = {5, 6, 7}, .in = 24, .out = 50},
+    {.B = 1, .grid = {1, 1, 1}, .in = 3, .out = 5},    {.B = 3, .grid = {1, 2, 3}, .in = 17, .out = 1},
+    {.B = 2, .grid = {13, 9, 12}, .in = 8, .out = 23}, {.B = 1, .grid = {3, 13, 11}, .in = 50, .out = 16},
+    {.B = 1, .grid = {2, 1, 5}, .in = 1, .out = 47},   {.B = 1, .grid = {6, 9, 8}, .in = 48, .out = 97, .bias = false},
     {.B = 2, .grid = {3, 4, 2}, .in = 96, .out = 33},
 };
 
-std::string where(Isa isa, Conv3dForm form, const Conv3dShape& shape) { return name_of(isa) + " " + name_of(form) + " " + shape.text(); }
+std::string where(Isa isa, Conv3dForm form, const Conv3dShape& shape) {
+  return name_of(isa) + " " + name_of(form) + " " + shape.text();
+}
 
 TEST(CpuConv3d, EveryFormMatchesTheDefinitionOnAndOffTileAndVector) {
   for (const auto& shape : kShapes) {
@@ -105,7 +107,8 @@ TEST(CpuConv3d, ChannelsOfAWiderTensorAndWeightsOfAnyStridesAreReadAndWrittenInP
       auto expected = source, p = source;
       cpu::conv3d_forward(expected.params(), form, serial_for, isa);
       cpu::conv3d_backward(expected.backward_params(), form, serial_for, isa);
-      std::vector<float> x(voxels * wide_in, std::numeric_limits<float>::quiet_NaN()), out(voxels * wide_out, 7.0f), grad_x = x;
+      std::vector<float> x(voxels * wide_in, std::numeric_limits<float>::quiet_NaN()), out(voxels * wide_out, 7.0f),
+          grad_x = x;
       std::vector<float> weight(p.weight.size()), grad_weight(p.weight.size());
       for (int64_t v = 0; v < voxels; ++v) std::copy_n(&p.x[v * shape.in], shape.in, &x[v * wide_in + 5]);
       auto g = p.backward_params();
@@ -130,7 +133,8 @@ TEST(CpuConv3d, ChannelsOfAWiderTensorAndWeightsOfAnyStridesAreReadAndWrittenInP
       cpu::conv3d_backward(g, form, serial_for, isa);
       for (int64_t v = 0; v < voxels; ++v) {
         for (int64_t o = 0; o < wide_out; ++o)
-          ASSERT_EQ(out[v * wide_out + o], o >= 3 && o < 3 + shape.out ? expected.out[v * shape.out + o - 3] : 7.0f) << where(isa, form, shape);
+          ASSERT_EQ(out[v * wide_out + o], o >= 3 && o < 3 + shape.out ? expected.out[v * shape.out + o - 3] : 7.0f)
+              << where(isa, form, shape);
         for (int64_t c = 0; c < wide_in; ++c) {
           const float value = grad_x[v * wide_in + c];
           if (c >= 5 && c < 5 + shape.in) {
@@ -142,7 +146,8 @@ TEST(CpuConv3d, ChannelsOfAWiderTensorAndWeightsOfAnyStridesAreReadAndWrittenInP
       }
       for (int64_t o = 0; o < shape.out; ++o)
         for (int64_t t = 0; t < 27; ++t)
-          for (int64_t c = 0; c < shape.in; ++c) ASSERT_EQ(grad_weight[(o * shape.in + c) * 27 + t], expected.grad_weight[(o * 27 + t) * shape.in + c]);
+          for (int64_t c = 0; c < shape.in; ++c)
+            ASSERT_EQ(grad_weight[(o * shape.in + c) * 27 + t], expected.grad_weight[(o * 27 + t) * shape.in + c]);
     }
 }
 
@@ -159,7 +164,9 @@ TEST(CpuConv3d, NaNInfinityAndOverflowComeOutWhereTheDefinitionHasThem) {
         cpu::conv3d_forward(p.params(), form, serial_for, isa);
         for (size_t i = 0; i < p.out.size(); ++i) {
           const double e = expected.out[i];
-          const auto context = [&] { return where(isa, form, p.shape) + " " + std::to_string(bad) + " at " + std::to_string(i); };
+          const auto context = [&] {
+            return where(isa, form, p.shape) + " " + std::to_string(bad) + " at " + std::to_string(i);
+          };
           // A huge value costs its neighbours in the tile their accuracy, as far as it is finite.
           const double bound = 1e-5 * (std::isfinite(bad) ? bad : 10);
           if (std::isnan(e)) {
@@ -180,7 +187,8 @@ TEST(CpuConv3d, NonFiniteWeightsReachEveryOutputTheyMultiply) {
   reference::conv3d_forward(expected.params());
   for (const Conv3dForm form : kForms) {
     cpu::conv3d_forward(p.params(), form, serial_for);
-    for (size_t i = 0; i < p.out.size(); ++i) ASSERT_EQ(std::isfinite(p.out[i]), std::isfinite(expected.out[i])) << name_of(form);
+    for (size_t i = 0; i < p.out.size(); ++i)
+      ASSERT_EQ(std::isfinite(p.out[i]), std::isfinite(expected.out[i])) << name_of(form);
   }
 }
 
@@ -207,14 +215,17 @@ TEST(CpuConv3d, NothingBesideTheTensorsIsReadOrWritten) {
         for (const Conv3dForm form : kForms) {
           Conv3dProblem<float> p(shape);
           const GuardedMemory x(p.x, guard), weight(p.weight, guard), bias(p.bias, guard), grad_out(p.grad_out, guard);
-          BandedMemory out(p.out.size()), grad_x(p.grad_x.size()), grad_weight(p.grad_weight.size()), grad_bias(p.grad_bias.size());
+          BandedMemory out(p.out.size()), grad_x(p.grad_x.size()), grad_weight(p.grad_weight.size()),
+              grad_bias(p.grad_bias.size());
           auto g = p.backward_params();
           g.forward.x.data = x.data(), g.forward.weight.data = weight.data(), g.grad_out.data = grad_out.data();
           if (shape.bias) g.forward.bias.data = bias.data();
-          g.forward.out.data = out.data(), g.grad_x.data = grad_x.data(), g.grad_weight.data = grad_weight.data(), g.grad_bias.data = grad_bias.data();
+          g.forward.out.data = out.data(), g.grad_x.data = grad_x.data(), g.grad_weight.data = grad_weight.data(),
+          g.grad_bias.data = grad_bias.data();
           cpu::conv3d_forward(g.forward, form, serial_for, isa);
           cpu::conv3d_backward(g, form, serial_for, isa);
-          EXPECT_TRUE(out.intact() && grad_x.intact() && grad_weight.intact() && grad_bias.intact()) << where(isa, form, shape);
+          EXPECT_TRUE(out.intact() && grad_x.intact() && grad_weight.intact() && grad_bias.intact())
+              << where(isa, form, shape);
         }
 }
 

@@ -1,13 +1,14 @@
 // 3x3x3 convolution in Winograd tiles; winograd-inl.h has the transforms.
 //   A block of tiles is a few rows of every matrix product. Forward, for each block:
-//     1. for each pass (two Z frequencies): transform the inputs of the tiles to V [frequency][tile][Ci], multiply with the
+//     1. for each pass (two Z frequencies): transform the inputs of the tiles to V [frequency][tile][Ci], multiply with
+//     the
 //        weights U [frequency][Ci][Co] to M [frequency][tile][Co]
 //     2. transform M back to outputs, add the bias, take moments, look for values that are not finite
 //     3. compute tiles with such values again, directly
-//   Backward by data is forward with flipped and transposed weights. Backward by weights, for each pass and segment of the
-//   blocks: transform inputs to V and gradients to M, dU += V^T M; the segments' dU are added in order.
-//   Tiles of a block are neighbours along Y and X; the next block lies behind it along Z, so that planes are still in the
-//   cache. Blocks, segments and orders of summation depend on the shapes alone.
+//   Backward by data is forward with flipped and transposed weights. Backward by weights, for each pass and segment of
+//   the blocks: transform inputs to V and gradients to M, dU += V^T M; the segments' dU are added in order. Tiles of a
+//   block are neighbours along Y and X; the next block lies behind it along Z, so that planes are still in the cache.
+//   Blocks, segments and orders of summation depend on the shapes alone.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fovea/kernels/cpu/conv3d.cpp"
 #include "fovea/kernels/cpu/targets.h"
@@ -40,8 +41,8 @@ inline View<const float, 5> flipped(const View<const float, 5>& w) {
   return {w.data + 2 * (s[1] + s[2] + s[3]), {w.shape[4], 3, 3, 3, w.shape[0]}, {s[4], -s[1], -s[2], -s[3], s[0]}};
 }
 
-/// Zero pages are made a page at a time, and the frequencies lie far apart: large pages make the transform of weights three
-/// times as fast.
+/// Zero pages are made a page at a time, and the frequencies lie far apart: large pages make the transform of weights
+/// three times as fast.
 inline std::shared_ptr<float> allocate(int64_t floats) {
   constexpr size_t kHugePage = 2 << 20, kLine = 64;
   const size_t bytes = static_cast<size_t>(floats) * sizeof(float), alignment = bytes >= kHugePage ? kHugePage : kLine;
@@ -75,13 +76,14 @@ struct Moments {
 
 /// How the tiles of a batch are cut into blocks.
 struct Blocks {
-  int64_t nz, ny, nx, samples;      // tiles along the axes; samples of a unit: its tiles are numbered through
-  int64_t strip;                    // neighbouring tiles of a Y-X plane that a block may hold
+  int64_t nz, ny, nx, samples;  // tiles along the axes; samples of a unit: its tiles are numbered through
+  int64_t strip;                // neighbouring tiles of a Y-X plane that a block may hold
   int64_t rows, blocks_of_unit, count, tiles_of_unit;
   std::array<int64_t, 3> tile_edge;
 
   enum class Samples { kApart, kTogether };
-  Blocks(const std::array<int64_t, 5>& shape, const std::array<int64_t, 3>& edge, int64_t wanted_rows, Samples together) : tile_edge(edge) {
+  Blocks(const std::array<int64_t, 5>& shape, const std::array<int64_t, 3>& edge, int64_t wanted_rows, Samples together)
+      : tile_edge(edge) {
     const auto tiles = [&](int axis) { return (shape[axis + 1] + edge[axis] - 1) / edge[axis]; };
     nz = tiles(0), ny = tiles(1), nx = tiles(2);
     samples = together == Samples::kTogether && nz * ny * nx < wanted_rows ? shape[0] : 1;
@@ -98,7 +100,8 @@ struct Blocks {
   Tile tile(int64_t block, int64_t row) const {
     const int64_t i = block % blocks_of_unit * rows + row, plane = ny * nx;
     const int64_t b = block / blocks_of_unit * samples + i / (nz * plane), in_sample = i % (nz * plane);
-    const int64_t s = in_sample / (strip * nz), in_strip = in_sample % (strip * nz), width = std::min(strip, plane - s * strip);
+    const int64_t s = in_sample / (strip * nz), in_strip = in_sample % (strip * nz),
+                  width = std::min(strip, plane - s * strip);
     const int64_t z = in_strip / width, at = s * strip + in_strip % width;
     return {b, z * tile_edge[0], at / nx * tile_edge[1], at % nx * tile_edge[2]};
   }
@@ -127,10 +130,14 @@ struct DirectForm {
 template <class F>
 void WithForm(Conv3dForm form, const F& f) {
   switch (form) {
-    case Conv3dForm::kF222: return f(Form<2, 2, 2>());
-    case Conv3dForm::kF244: return f(Form<2, 4, 4>());
-    case Conv3dForm::kF444: return f(Form<4, 4, 4>());
-    default: return;
+    case Conv3dForm::kF222:
+      return f(Form<2, 2, 2>());
+    case Conv3dForm::kF244:
+      return f(Form<2, 4, 4>());
+    case Conv3dForm::kF444:
+      return f(Form<4, 4, 4>());
+    default:
+      return;
   }
 }
 
@@ -157,15 +164,18 @@ void PackForm(const View<const float, 5>& w, float* to, const ParallelFor& paral
     const auto offset = tap_offsets(w);
     HWY_ALIGN float g[27 * L];
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t j = item / groups * L, block = j / kColumns * kColumns, lanes = std::min<int64_t>(kColumns, round_up(N, L) - block);
-      const int64_t first = item % groups * kGroup, last = std::min(K, first + kGroup), columns = std::min<int64_t>(L, N - j);
+      const int64_t j = item / groups * L, block = j / kColumns * kColumns,
+                    lanes = std::min<int64_t>(kColumns, round_up(N, L) - block);
+      const int64_t first = item % groups * kGroup, last = std::min(K, first + kGroup),
+                    columns = std::min<int64_t>(L, N - j);
       HWY_ALIGN int32_t filter[L];  // a column each; those behind the last are read as the last and put to 0
       for (int64_t i = 0; i < L; ++i) filter[i] = static_cast<int32_t>(std::min(i, columns - 1) * w.stride[0]);
       const auto index = hn::Load(di, filter);
       const auto real = hn::FirstN(d, static_cast<size_t>(columns));
       for (int64_t k = first; k < last; ++k) {
         const float* from = w.data + j * w.stride[0] + k * w.stride[4];
-        for (int t = 0; t < 27; ++t) hn::Store(hn::IfThenElseZero(real, hn::GatherIndex(d, from + offset[t], index)), d, g + t * L);
+        for (int t = 0; t < 27; ++t)
+          hn::Store(hn::IfThenElseZero(real, hn::GatherIndex(d, from + offset[t], index)), d, g + t * L);
         float* at = to + block * K + k * lanes + (j - block);
         const auto store = [&](int64_t f, Vector u) { hn::Store(u, d, at + f * frequency); };
         if constexpr (std::is_same_v<Fm, DirectForm>) {
@@ -193,7 +203,8 @@ std::shared_ptr<float> TransformWeights(const View<const float, 5>& w, Conv3dFor
 
 // R voxels of a row, x..x+R-1, all of whose taps k in [k0, k1) lie in the volume.
 template <int R, int W>
-void DirectTile(const Conv3dParams<float>& p, const float* packed, int64_t b, int64_t z, int64_t y, int64_t x, int64_t k0, int64_t k1, int64_t j) {
+void DirectTile(const Conv3dParams<float>& p, const float* packed, int64_t b, int64_t z, int64_t y, int64_t x,
+                int64_t k0, int64_t k1, int64_t j) {
   const Floats d;
   const Volume in(p.x);
   const int64_t N = p.out.shape[4], frequency = packed_size(in.C, N);
@@ -212,12 +223,15 @@ void DirectTile(const Conv3dParams<float>& p, const float* packed, int64_t b, in
 }
 
 // Outputs [x0, x1) of one row.
-void DirectRow(const Conv3dParams<float>& p, const float* packed, int64_t b, int64_t z, int64_t y, int64_t x0, int64_t x1) {
+void DirectRow(const Conv3dParams<float>& p, const float* packed, int64_t b, int64_t z, int64_t y, int64_t x0,
+               int64_t x1) {
   const int64_t N = p.out.shape[4], X = p.out.shape[3];
   for (int64_t j = 0; j < N; j += kColumns) {
     const int vectors = static_cast<int>((std::min<int64_t>(kColumns, N - j) + L - 1) / L);
     const auto run = [&](int64_t x, int rows, int64_t k0, int64_t k1) {
-      WithTile(rows, vectors, [&](auto r, auto w) { DirectTile<decltype(r)::value, decltype(w)::value>(p, packed, b, z, y, x, k0, k1, j); });
+      WithTile(rows, vectors, [&](auto r, auto w) {
+        DirectTile<decltype(r)::value, decltype(w)::value>(p, packed, b, z, y, x, k0, k1, j);
+      });
     };
     const int64_t inner0 = std::max<int64_t>(x0, 1), inner1 = std::max(inner0, std::min(x1, X - 1));
     if (x0 == 0) run(0, 1, 1, X == 1 ? 2 : 3);
@@ -270,7 +284,8 @@ void DirectForward(const Conv3dParams<float>& p, const float* packed, const Para
 
 // ------------------------------------------------------------------------------------------------------------- forward
 
-// Tiles of a block: transformed weights are read once a block, and what they are multiplied with should stay in the cache.
+// Tiles of a block: transformed weights are read once a block, and what they are multiplied with should stay in the
+// cache.
 int64_t ForwardRows(int64_t weights_bytes) { return weights_bytes > (8 << 20) ? 64 : 32; }
 
 // As many as 16 MiB hold, if the sums are so large that adding to them is what takes time.
@@ -300,7 +315,9 @@ struct ForwardMemory {
   float* zeros;
   template <class Fm>
   ForwardMemory(Fm, const Blocks& blocks, int64_t Ci, int64_t Co, Arena& arena)
-      : v(arena, Fm::kOfPass, blocks.rows, Ci), m(arena, Fm::kFrequencies, blocks.rows, Co), zeros(arena.take(round_up(Ci, L))) {}
+      : v(arena, Fm::kOfPass, blocks.rows, Ci),
+        m(arena, Fm::kFrequencies, blocks.rows, Co),
+        zeros(arena.take(round_up(Ci, L))) {}
 };
 
 // Writes the outputs of one vector of channels [c, c + L) of a block's tiles and takes their moments.
@@ -309,7 +326,7 @@ struct OutputWriter {
   const Conv3dParams<float>& p;
   const ForwardMemory& memory;
   const std::vector<Tile>& tiles;
-  bool streams;                // past the caches
+  bool streams;                  // past the caches
   std::vector<uint8_t>& spoilt;  // tiles with values that are not finite
 
   template <bool kTail>
@@ -317,14 +334,17 @@ struct OutputWriter {
     const Floats d;
     const auto& s = p.out.stride;
     const int64_t lanes = std::min<int64_t>(L, p.out.shape[4] - c);
-    const Vector bias = !p.bias.data ? hn::Zero(d) : kTail ? LoadSome(p.bias.data + c, lanes) : hn::LoadU(d, p.bias.data + c);
+    const Vector bias = !p.bias.data ? hn::Zero(d)
+                        : kTail      ? LoadSome(p.bias.data + c, lanes)
+                                     : hn::LoadU(d, p.bias.data + c);
     Vector shift = hn::Zero(d), sum = hn::Zero(d), squares = hn::Zero(d);
     int64_t count = 0;
     for (size_t r = 0; r < tiles.size(); ++r) {
       Vector y[Fm::MZ][Fm::MY][Fm::MX];
       winograd::OutputVector<Fm>(memory.m.at(0, r) + c, memory.m.step, y);
       const Tile& t = tiles[r];
-      const int64_t nz = std::min<int64_t>(Fm::MZ, p.out.shape[1] - t.z), ny = std::min<int64_t>(Fm::MY, p.out.shape[2] - t.y),
+      const int64_t nz = std::min<int64_t>(Fm::MZ, p.out.shape[1] - t.z),
+                    ny = std::min<int64_t>(Fm::MY, p.out.shape[2] - t.y),
                     nx = std::min<int64_t>(Fm::MX, p.out.shape[3] - t.x);
       // Sums of differences from a value that is like the others: a mean much larger than the deviation does no harm.
       if (r == 0) shift = hn::Add(y[nz > 1][ny > 1][nx > 1], bias);
@@ -341,9 +361,12 @@ struct OutputWriter {
               tile_squares = hn::MulAdd(difference, difference, tile_squares);
             }
             float* to = out + k * s[1] + j * s[2] + i * s[3];
-            if (kTail) StoreSome(value, to, lanes);
-            else if (streams) hn::Stream(value, d, to);
-            else hn::StoreU(value, d, to);
+            if (kTail)
+              StoreSome(value, to, lanes);
+            else if (streams)
+              hn::Stream(value, d, to);
+            else
+              hn::StoreU(value, d, to);
           }
       sum = hn::Add(sum, tile_sum), squares = hn::Add(squares, tile_squares);
       count += nz * ny * nx;
@@ -370,7 +393,8 @@ struct OutputWriter {
 template <class Fm, class Row>
 void ForRowsOf(const Tile& t, const std::array<int64_t, 5>& shape, const Row& row) {
   for (int64_t z = t.z; z < std::min(shape[1], t.z + Fm::MZ); ++z)
-    for (int64_t y = t.y; y < std::min(shape[2], t.y + Fm::MY); ++y) row(t.b, z, y, t.x, std::min(shape[3], t.x + Fm::MX));
+    for (int64_t y = t.y; y < std::min(shape[2], t.y + Fm::MY); ++y)
+      row(t.b, z, y, t.x, std::min(shape[3], t.x + Fm::MX));
 }
 
 // Streaming stores write whole cache lines, and only what will not be read soon.
@@ -386,7 +410,8 @@ template <class Fm>
 void WinogradForward(const Conv3dParams<float>& p, const float* u, const ParallelFor& parallel) {
   const int64_t Ci = p.x.shape[4], Co = p.out.shape[4], frequency = packed_size(Ci, Co);
   const bool streams = Streams(p.out);
-  const auto blocks = BlocksOf<Fm>(p.out.shape, ForwardRows(Fm::kFrequencies * frequency * 4), p.moments.data ? Blocks::Samples::kApart : Blocks::Samples::kTogether);
+  const auto blocks = BlocksOf<Fm>(p.out.shape, ForwardRows(Fm::kFrequencies * frequency * 4),
+                                   p.moments.data ? Blocks::Samples::kApart : Blocks::Samples::kTogether);
   std::vector<Moments> parts(p.moments.data ? blocks.count * Co : 0);
   std::once_flag packed;
   std::shared_ptr<float> direct;
@@ -417,7 +442,9 @@ void WinogradForward(const Conv3dParams<float>& p, const float* u, const Paralle
       std::call_once(packed, [&] { direct = TransformWeights(p.weight, Conv3dForm::kDirect, serial_for); });
       for (int64_t r = 0; r < rows; ++r)
         if (spoilt[r])
-          ForRowsOf<Fm>(tiles[r], p.out.shape, [&](int64_t b, int64_t z, int64_t y, int64_t x0, int64_t x1) { DirectRow(p, direct.get(), b, z, y, x0, x1); });
+          ForRowsOf<Fm>(tiles[r], p.out.shape, [&](int64_t b, int64_t z, int64_t y, int64_t x0, int64_t x1) {
+            DirectRow(p, direct.get(), b, z, y, x0, x1);
+          });
       for (int64_t o = 0; o < Co && moments; ++o)
         moments[o] = MomentsOf(p, o, [&](const auto& row) {
           for (const Tile& t : tiles) ForRowsOf<Fm>(t, p.out.shape, row);
@@ -441,7 +468,9 @@ struct BackwardMemory {
   float* zeros;
   template <class Fm>
   BackwardMemory(Fm, const Blocks& blocks, int64_t Ci, int64_t Co, Arena& arena)
-      : v(arena, Fm::kOfPass, blocks.rows, Ci), m(arena, Fm::kOfPass, blocks.rows, Co), zeros(arena.take(round_up(std::max(Ci, Co), L))) {}
+      : v(arena, Fm::kOfPass, blocks.rows, Ci),
+        m(arena, Fm::kOfPass, blocks.rows, Co),
+        zeros(arena.take(round_up(std::max(Ci, Co), L))) {}
 };
 
 template <class Fm>
@@ -450,8 +479,10 @@ void WeightGradient(const Conv3dBackwardParams<float>& g, const ParallelFor& par
   const auto& p = g.forward;
   const int64_t Ci = p.x.shape[4], Co = g.grad_out.shape[4], columns = round_up(Co, L), frequency = Ci * columns;
   const int64_t sums_size = Fm::kFrequencies * frequency;
-  const auto blocks = BlocksOf<Fm>(g.grad_out.shape, BackwardRows(4 * sums_size, 4 * Fm::kOfPass * (Ci + Co)), Blocks::Samples::kTogether);
-  const int64_t segments = std::clamp<int64_t>(std::min(kSumsBytes / (4 * sums_size), blocks.count / 2), 1, kMostSegments);
+  const auto blocks = BlocksOf<Fm>(g.grad_out.shape, BackwardRows(4 * sums_size, 4 * Fm::kOfPass * (Ci + Co)),
+                                   Blocks::Samples::kTogether);
+  const int64_t segments =
+      std::clamp<int64_t>(std::min(kSumsBytes / (4 * sums_size), blocks.count / 2), 1, kMostSegments);
   const auto sums = cpu::conv::allocate(segments * sums_size);
   parallel(segments * Fm::kPasses, 1, [&](int64_t begin, int64_t end) {
     const auto memory = arena_memory([&](Arena& arena) { BackwardMemory(Fm(), blocks, Ci, Co, arena); });
@@ -466,7 +497,8 @@ void WeightGradient(const Conv3dBackwardParams<float>& g, const ParallelFor& par
         if (item % Fm::kPasses != kPass) return;
         float* du = sums.get() + segment * sums_size + kPass * Fm::kOfPass * frequency;
         Fill(du, Fm::kOfPass * frequency, 0);
-        for (int64_t block = blocks.count * segment / segments; block < blocks.count * (segment + 1) / segments; ++block) {
+        for (int64_t block = blocks.count * segment / segments; block < blocks.count * (segment + 1) / segments;
+             ++block) {
           const int64_t rows = blocks.rows_of(block);
           for (int64_t r = 0; r < rows; ++r) {
             const auto tile = blocks.template tile<Tile>(block, r);
@@ -474,7 +506,8 @@ void WeightGradient(const Conv3dBackwardParams<float>& g, const ParallelFor& par
             winograd::GradTile<Fm, kPass>(grad, tile, m.zeros, m.m.at(0, r), m.m.step);
           }
           for (int f = 0; f < Fm::kOfPass; ++f)
-            AddOuterProduct(m.v.at(f, 0), m.v.columns, Ci, m.m.at(f, 0), m.m.columns, Co, rows, du + f * frequency, columns);
+            AddOuterProduct(m.v.at(f, 0), m.v.columns, Ci, m.m.at(f, 0), m.m.columns, Co, rows, du + f * frequency,
+                            columns);
         }
       });
     }
@@ -490,7 +523,8 @@ void WeightGradient(const Conv3dBackwardParams<float>& g, const ParallelFor& par
         winograd::WeightVectorAdjoint<Fm>(
             [&](int64_t f) {
               Vector sum = hn::Load(d, at + f * frequency);
-              for (int64_t s = 1; s < segments; ++s) sum = hn::Add(sum, hn::Load(d, at + s * sums_size + f * frequency));
+              for (int64_t s = 1; s < segments; ++s)
+                sum = hn::Add(sum, hn::Load(d, at + s * sums_size + f * frequency));
               return sum;
             },
             taps);
@@ -549,25 +583,30 @@ HWY_AFTER_NAMESPACE();
 namespace fovea::kernels::cpu {
 namespace {
 
-std::shared_ptr<float> transform(const View<const float, 5>& weight, Conv3dForm form, const ParallelFor& parallel, Isa isa) {
+std::shared_ptr<float> transform(const View<const float, 5>& weight, Conv3dForm form, const ParallelFor& parallel,
+                                 Isa isa) {
   FOVEA_RETURN_BEST(isa, conv::TransformWeights, weight, form, parallel)
   return {};
 }
 
 }  // namespace
 
-Conv3dWeights transform_conv3d_weights(const View<const float, 5>& weight, Conv3dForm form, const ParallelFor& parallel, Isa isa) {
+Conv3dWeights transform_conv3d_weights(const View<const float, 5>& weight, Conv3dForm form, const ParallelFor& parallel,
+                                       Isa isa) {
   return {form, isa, weight.shape[4], weight.shape[0], transform(weight, form, parallel, isa)};
 }
 
-void conv3d_forward(const Conv3dParams<float>& p, Conv3dForm form, const ParallelFor& parallel, Isa isa, const Conv3dWeights* kept) {
+void conv3d_forward(const Conv3dParams<float>& p, Conv3dForm form, const ParallelFor& parallel, Isa isa,
+                    const Conv3dWeights* kept) {
   if (p.out.size() == 0) return;
   FOVEA_RETURN_BEST(isa, conv::Forward, p, form, parallel, kept)
   reference::conv3d_forward(p, parallel);
 }
 
 void conv3d_backward(const Conv3dBackwardParams<float>& g, Conv3dForm form, const ParallelFor& parallel, Isa isa) {
-  if (g.grad_out.size() > 0) { FOVEA_RETURN_BEST(isa, conv::Backward, g, form, parallel) }
+  if (g.grad_out.size() > 0) {
+    FOVEA_RETURN_BEST(isa, conv::Backward, g, form, parallel)
+  }
   reference::conv3d_backward(g, parallel);
 }
 

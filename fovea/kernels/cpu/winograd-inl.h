@@ -3,11 +3,10 @@
 //   M outputs y of a 3-tap filter g need M + 2 products:  y = A^T [ (G g) * (B^T d) ]  with M + 2 inputs d. A tile of
 //   MZ x MY x MX outputs applies this along Z, Y and X, so that (MZ+2)(MY+2)(MX+2) products take the place of
 //   27 MZ MY MX; summed over channels, each of these frequencies is a matrix product.
-//   F(4,3) has the points {0, inf, +-1/sqrt 2, +-sqrt 2} instead of the usual {0, inf, +-1, +-2}: as many operations and a
-//   third of the rounding error. Frequencies stand in pairs (0, inf), (+a, -a), (+b, -b): a pair shares most of its
-//   operations, and the transforms along Z make one pair at a time ("pass"), so that what lies between the transform and
-//   the products stays small.
-//   The gradient of a filter is the adjoint:  dg = G^T [ (B^T d) * (A dy) ].
+//   F(4,3) has the points {0, inf, +-1/sqrt 2, +-sqrt 2} instead of the usual {0, inf, +-1, +-2}: as many operations
+//   and a third of the rounding error. Frequencies stand in pairs (0, inf), (+a, -a), (+b, -b): a pair shares most of
+//   its operations, and the transforms along Z make one pair at a time ("pass"), so that what lies between the
+//   transform and the products stays small. The gradient of a filter is the adjoint:  dg = G^T [ (B^T d) * (A dy) ].
 #if defined(FOVEA_KERNELS_WINOGRAD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FOVEA_KERNELS_WINOGRAD_INL_H_
 #undef FOVEA_KERNELS_WINOGRAD_INL_H_
@@ -29,8 +28,8 @@ HWY_INLINE Vector Times(float factor, Vector x) { return hn::Mul(hn::Set(Floats(
 HWY_INLINE Vector Plus(Vector x, float factor, Vector y) { return hn::MulAdd(hn::Set(Floats(), factor), y, x); }
 HWY_INLINE Vector Minus(Vector x, float factor, Vector y) { return hn::NegMulAdd(hn::Set(Floats(), factor), y, x); }
 
-// One axis. Data and Grad turn kSource values, the first at kOrigin from the tile's first output, into M + 2 frequencies,
-// a pair a pass.
+// One axis. Data and Grad turn kSource values, the first at kOrigin from the tile's first output, into M + 2
+// frequencies, a pair a pass.
 template <int M>
 struct Axis;
 
@@ -137,7 +136,15 @@ struct Volume {
   T* data;
   int64_t Z, Y, X, C, sb, sz, sy, sx;
   explicit Volume(const View<T, 5>& v)
-      : data(v.data), Z(v.shape[1]), Y(v.shape[2]), X(v.shape[3]), C(v.shape[4]), sb(v.stride[0]), sz(v.stride[1]), sy(v.stride[2]), sx(v.stride[3]) {}
+      : data(v.data),
+        Z(v.shape[1]),
+        Y(v.shape[2]),
+        X(v.shape[3]),
+        C(v.shape[4]),
+        sb(v.stride[0]),
+        sz(v.stride[1]),
+        sy(v.stride[2]),
+        sx(v.stride[3]) {}
   T* at(int64_t b, int64_t z, int64_t y, int64_t x) const { return data + b * sb + z * sz + y * sy + x * sx; }
 };
 
@@ -179,20 +186,24 @@ HWY_INLINE void TransformVector(int pass, const Load& load, float* HWY_RESTRICT 
 // The frequencies of one pass of one tile: to[f * frequency_step + c], f < kOfPass, c < C, zeros up to the next vector.
 // zeros: C of them, read where the source lies outside the volume.
 template <class Fm, class Z, class Y, class X, int kPass>
-void TransformTile(const Volume<const float>& v, const Tile& tile, const float* zeros, float* to, int64_t frequency_step) {
+void TransformTile(const Volume<const float>& v, const Tile& tile, const float* zeros, float* to,
+                   int64_t frequency_step) {
   const Floats d;
   const int64_t z0 = tile.z + Z::kOrigin, y0 = tile.y + Y::kOrigin, x0 = tile.x + X::kOrigin;
   const int64_t whole = v.C / L * L;
-  const bool inner = z0 >= 0 && y0 >= 0 && x0 >= 0 && z0 + Z::kSource <= v.Z && y0 + Y::kSource <= v.Y && x0 + X::kSource <= v.X;
+  const bool inner =
+      z0 >= 0 && y0 >= 0 && x0 >= 0 && z0 + Z::kSource <= v.Z && y0 + Y::kSource <= v.Y && x0 + X::kSource <= v.X;
   if (inner) {
     const float* from = v.at(tile.b, z0, y0, x0);
     for (int64_t c = 0; c < whole; c += L)
       TransformVector<Fm, Z, Y, X>(
-          kPass, [&](int i, int y, int x) { return hn::LoadU(d, from + i * v.sz + y * v.sy + x * v.sx + c); }, to + c, frequency_step);
+          kPass, [&](int i, int y, int x) { return hn::LoadU(d, from + i * v.sz + y * v.sy + x * v.sx + c); }, to + c,
+          frequency_step);
     if (whole < v.C)
       TransformVector<Fm, Z, Y, X>(
-          kPass, [&](int i, int y, int x) { return LoadSome(from + i * v.sz + y * v.sy + x * v.sx + whole, v.C - whole); }, to + whole,
-          frequency_step);
+          kPass,
+          [&](int i, int y, int x) { return LoadSome(from + i * v.sz + y * v.sy + x * v.sx + whole, v.C - whole); },
+          to + whole, frequency_step);
     return;
   }
   const float* at[Z::kSource][Y::kSource][X::kSource];
@@ -204,24 +215,29 @@ void TransformTile(const Volume<const float>& v, const Tile& tile, const float* 
         at[i][y][x] = inside ? v.at(tile.b, zz, yy, xx) : zeros;
       }
   for (int64_t c = 0; c < whole; c += L)
-    TransformVector<Fm, Z, Y, X>(kPass, [&](int i, int y, int x) { return hn::LoadU(d, at[i][y][x] + c); }, to + c, frequency_step);
+    TransformVector<Fm, Z, Y, X>(
+        kPass, [&](int i, int y, int x) { return hn::LoadU(d, at[i][y][x] + c); }, to + c, frequency_step);
   if (whole < v.C)
     TransformVector<Fm, Z, Y, X>(
-        kPass, [&](int i, int y, int x) { return LoadSome(at[i][y][x] + whole, v.C - whole); }, to + whole, frequency_step);
+        kPass, [&](int i, int y, int x) { return LoadSome(at[i][y][x] + whole, v.C - whole); }, to + whole,
+        frequency_step);
 }
 
 template <class Fm, int kPass>
 void DataTile(const Volume<const float>& x, const Tile& tile, const float* zeros, float* to, int64_t step) {
-  TransformTile<Fm, typename Axis<Fm::MZ>::Data, typename Axis<Fm::MY>::Data, typename Axis<Fm::MX>::Data, kPass>(x, tile, zeros, to, step);
+  TransformTile<Fm, typename Axis<Fm::MZ>::Data, typename Axis<Fm::MY>::Data, typename Axis<Fm::MX>::Data, kPass>(
+      x, tile, zeros, to, step);
 }
 template <class Fm, int kPass>
 void GradTile(const Volume<const float>& grad, const Tile& tile, const float* zeros, float* to, int64_t step) {
-  TransformTile<Fm, typename Axis<Fm::MZ>::Grad, typename Axis<Fm::MY>::Grad, typename Axis<Fm::MX>::Grad, kPass>(grad, tile, zeros, to, step);
+  TransformTile<Fm, typename Axis<Fm::MZ>::Grad, typename Axis<Fm::MY>::Grad, typename Axis<Fm::MX>::Grad, kPass>(
+      grad, tile, zeros, to, step);
 }
 
 // y[z][y][x] of one vector of channels from its frequencies m[f * frequency_step].
 template <class Fm>
-HWY_INLINE void OutputVector(const float* HWY_RESTRICT m, int64_t frequency_step, Vector (&out)[Fm::MZ][Fm::MY][Fm::MX]) {
+HWY_INLINE void OutputVector(const float* HWY_RESTRICT m, int64_t frequency_step,
+                             Vector (&out)[Fm::MZ][Fm::MY][Fm::MX]) {
   const Floats d;
   Vector h[Fm::MZ][Fm::MY][Fm::FX];
   FOVEA_EACH (x, Fm::FX) {

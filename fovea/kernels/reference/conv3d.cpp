@@ -41,7 +41,8 @@ void conv3d_forward(const Conv3dParams<T>& p, const ParallelFor& parallel) {
       const double count = static_cast<double>(p.out.shape[1] * p.out.shape[2] * p.out.shape[3]);
       for (int64_t b = 0; b < B; ++b) {
         double sum = 0, squares = 0;
-        for_voxels(p.out.shape, b, b + 1, [&](int64_t, int64_t z, int64_t y, int64_t x) { sum += p.out(b, z, y, x, o); });
+        for_voxels(p.out.shape, b, b + 1,
+                   [&](int64_t, int64_t z, int64_t y, int64_t x) { sum += p.out(b, z, y, x, o); });
         for_voxels(p.out.shape, b, b + 1, [&](int64_t, int64_t z, int64_t y, int64_t x) {
           const double deviation = p.out(b, z, y, x, o) - sum / count;
           squares += deviation * deviation;
@@ -64,7 +65,8 @@ void conv3d_backward(const Conv3dBackwardParams<T>& g, const ParallelFor& parall
           // out(v) reads x(v + t), so x(v) is read by out(v - t).
           double sum = 0;
           for_taps(g.grad_out.shape, z, y, x, [&](int64_t i, int64_t j, int64_t k, int64_t zz, int64_t yy, int64_t xx) {
-            for (int64_t o = 0; o < Co; ++o) sum += double{p.weight(o, 2 - i, 2 - j, 2 - k, c)} * g.grad_out(b, zz, yy, xx, o);
+            for (int64_t o = 0; o < Co; ++o)
+              sum += double{p.weight(o, 2 - i, 2 - j, 2 - k, c)} * g.grad_out(b, zz, yy, xx, o);
           });
           g.grad_x(b, z, y, x, c) = static_cast<T>(sum);
         });
@@ -80,14 +82,16 @@ void conv3d_backward(const Conv3dBackwardParams<T>& g, const ParallelFor& parall
             sum[i][j][k] += double{g.grad_out(b, z, y, x, o)} * p.x(b, zz, yy, xx, c);
           });
         });
-        for (int64_t t = 0; t < 27; ++t) g.grad_weight(o, t / 9, t / 3 % 3, t % 3, c) = static_cast<T>(sum[t / 9][t / 3 % 3][t % 3]);
+        for (int64_t t = 0; t < 27; ++t)
+          g.grad_weight(o, t / 9, t / 3 % 3, t % 3, c) = static_cast<T>(sum[t / 9][t / 3 % 3][t % 3]);
       }
     });
   }
   if (g.grad_bias.data) {
     for (int64_t o = 0; o < Co; ++o) {
       double sum = 0;
-      for_voxels(g.grad_out.shape, 0, B, [&](int64_t b, int64_t z, int64_t y, int64_t x) { sum += g.grad_out(b, z, y, x, o); });
+      for_voxels(g.grad_out.shape, 0, B,
+                 [&](int64_t b, int64_t z, int64_t y, int64_t x) { sum += g.grad_out(b, z, y, x, o); });
       g.grad_bias(o) = static_cast<T>(sum);
     }
   }

@@ -145,3 +145,10 @@ def test_second_derivatives_are_refused_by_name():
     (grad,) = torch.autograd.grad(out.square().sum(), qkv, create_graph=True)
     with pytest.raises(RuntimeError, match="derivative for fovea::window_attention_backward is not implemented"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("shape, kernel", [((2, 3, 3, 4, 2), (3, 3, 3)), ((1, 2, 1, 5, 3), (3, 3, 3)), ((1, 2, 3, 2, 4), (1, 3, 5))])
+@pytest.mark.parametrize("bias", [False, True])
+def test_conv3d_gradient_of_x_weight_and_bias(shape, kernel, bias):
+    inputs = randn(*shape), randn(4, shape[1], *kernel)
+    gradcheck(torch.ops.fovea.conv3d, (*inputs, randn(4)) if bias else inputs)

@@ -154,3 +154,28 @@ def test_meta_tensors_give_shapes_without_memory():
     out, lse = fovea.window_attention(qkv, None, (7, 7, 7), (3, 3, 3))
     assert out.shape == (1, 512, 512, 512, 64) and out.dtype == torch.bfloat16
     assert lse.shape == (1, 4, 512, 512, 512) and lse.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [3, 16])
+def test_conv3d(dtype, channels):
+    def t(*shape, grad=True):
+        return torch.randn(shape, dtype=dtype, requires_grad=grad)
+
+    weight = t(20, channels, 3, 3, 3)
+    check(ops.conv3d, t(2, channels, 4, 9, 6), weight)
+    check(ops.conv3d, t(1, channels, 5, 4, 4).detach().contiguous(memory_format=torch.channels_last_3d), weight, t(20))
+    check(ops.conv3d, t(0, channels, 4, 4, 4), weight)
+    check(ops.conv3d, t(1, channels, 4, 4, 4, grad=False), t(5, channels, 1, 1, 3), t(5))
+    x, grad_out = t(1, channels, 4, 5, 6, grad=False), t(1, 20, 4, 5, 6, grad=False)
+    check(ops.conv3d_backward, grad_out, x, weight.detach(), [True, True, True])
+    check(ops.conv3d_backward, grad_out, x, weight.detach(), [False, True, False])
+
+
+def test_conv3d_under_autocast_is_float32_unless_the_machine_has_bfloat16_tiles():
+    x, weight = torch.randn(1, 16, 8, 8, 8), torch.randn(16, 16, 3, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = ops.conv3d(x, weight)
+        again = ops.conv3d(x.bfloat16(), weight)
+    assert out.dtype == again.dtype and out.dtype in (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(out.float(), torch.nn.functional.conv3d(x, weight, padding=1), rtol=2e-2, atol=0.3)

@@ -1,0 +1,311 @@
+#include "fovea/ops/conv3d.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <array>
+#include <cstdlib>
+#include <string_view>
+
+#include "fovea/core/isa.h"
+#include "fovea/kernels/conv3d.h"
+#include "fovea/ops/argument_check.h"
+#include "fovea/ops/kernel_tensors.h"
+#include "fovea/ops/parallel.h"
+
+namespace fovea::ops {
+namespace {
+
+using at::Tensor;
+using kernels::Conv3dForm;
+using kernels::Conv3dWeightUse;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // x, weight, bias
+using Wanted = std::array<bool, 3>;
+
+// ---- schema ---------------------------------------------------------------------------------------------------------
+
+TORCH_LIBRARY_FRAGMENT(fovea, m) {
+  m.def("conv3d(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor", {at::Tag::pt2_compliant_tag});
+  // Gradients that are not wanted are empty.
+  m.def(
+      "conv3d_backward(Tensor grad_out, Tensor x, Tensor weight, bool[3] wanted) -> (Tensor grad_x, Tensor "
+      "grad_weight, Tensor grad_bias)",
+      {at::Tag::pt2_compliant_tag});
+}
+
+// ---- checks ---------------------------------------------------------------------------------------------------------
+
+void check_conv3d(const Tensor& x_tensor, const Tensor& weight_tensor, const Tensor& bias_tensor) {
+  const Argument x{"x", x_tensor}, weight{"weight", weight_tensor}, bias{"bias", bias_tensor};
+  const ArgumentCheck check("conv3d", {x, weight, bias});
+  check.one_device();
+  check.rank(x, 5, "[B,C,Z,Y,X]");
+  check.rank(weight, 5, "[O,C,kz,ky,kx]");
+  check.rank(bias, 1, "[O]");
+  check.dtype(x, {at::kFloat, at::kDouble, at::kBFloat16}, "");
+  check.dtype(weight, {x_tensor.scalar_type()}, "the dtype of x");
+  check.dtype(bias, {x_tensor.scalar_type()}, "the dtype of x");
+  check.at_least_one(weight, 0, "output channels");
+  check.at_least_one(x, 1, "channels");
+  check.size(weight, 1, "input channels", x_tensor.sym_size(1), "the channels of x");
+  check.size(bias, 0, "channels", weight_tensor.sym_size(0), "the output channels of weight");
+  for (int axis = 2; axis < 5; ++axis)
+    if (weight_tensor.sym_size(axis) % 2 != 1)
+      check.fail(c10::str("weight has kernel edge ", weight_tensor.sym_size(axis)), "an odd number");
+}
+
+// ---- meta -----------------------------------------------------------------------------------------------------------
+
+Tensor out_of(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  check_conv3d(x, weight, or_undefined(bias));
+  return at::empty_symint({x.sym_size(0), weight.sym_size(0), x.sym_size(2), x.sym_size(3), x.sym_size(4)}, x.options(),
+                          at::MemoryFormat::ChannelsLast3d);
+}
+
+Gradients gradients_of(const Tensor&, const Tensor& x, const Tensor& weight, Wanted wanted) {
+  const auto none = [&] { return at::empty({0}, x.options()); };
+  return {wanted[0] ? at::empty_like(x, at::MemoryFormat::ChannelsLast3d) : none(),
+          wanted[1] ? at::empty_like(weight, at::MemoryFormat::Contiguous) : none(),
+          wanted[2] ? at::empty_symint({weight.sym_size(0)}, x.options()) : none()};
+}
+
+// ---- choice ---------------------------------------------------------------------------------------------------------
+
+bool direct_only() {
+  static const bool wanted = [] {
+    const char* value = std::getenv("FOVEA_CONV");
+    TORCH_CHECK(!value || std::string_view(value) == "direct", "FOVEA_CONV is '", value, "', expected direct");
+    return value != nullptr;
+  }();
+  return wanted;
+}
+
+kernels::Conv3dPrecision precision() {
+  return at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::HIGHEST
+             ? kernels::Conv3dPrecision::kHighest
+             : kernels::Conv3dPrecision::kHigh;
+}
+
+bool is_3x3x3(const Tensor& weight) { return weight.size(2) == 3 && weight.size(3) == 3 && weight.size(4) == 3; }
+
+/// The form of a convolution from `in` to `out` channels on the voxels of x.
+Conv3dForm form_of(const Tensor& x, const Tensor& weight, int64_t in, int64_t out, Conv3dWeightUse use) {
+  const bool bf16_tiles = x.scalar_type() == at::kBFloat16 && chosen_isa() == Isa::kAmx;
+  if (!is_3x3x3(weight) || direct_only() || bf16_tiles || chosen_isa() == Isa::kBaseline) return Conv3dForm::kDirect;
+  return kernels::choose_conv3d_form({x.size(0), x.size(2), x.size(3), x.size(4), in, out}, precision(), use);
+}
+
+Conv3dForm forward_form(const Tensor& x, const Tensor& weight, Conv3dWeightUse use) {
+  return form_of(x, weight, weight.size(1), weight.size(0), use);
+}
+
+// ---- CPU, oneDNN ----------------------------------------------------------------------------------------------------
+
+std::vector<int64_t> padding_of(const Tensor& weight) {
+  return {weight.size(2) / 2, weight.size(3) / 2, weight.size(4) / 2};
+}
+
+const std::vector<int64_t> kOnes(3, 1);
+
+Tensor direct_forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  const auto last = x.contiguous(at::MemoryFormat::ChannelsLast3d);
+  // at::conv3d would hand small maps of one sample to a slow kernel.
+  const auto out = x.scalar_type() == at::kDouble
+                       ? at::conv3d(last, weight, bias, kOnes, padding_of(weight), kOnes)
+                       : at::mkldnn_convolution(last, weight, bias, padding_of(weight), kOnes, kOnes, /*groups=*/1);
+  return out.contiguous(at::MemoryFormat::ChannelsLast3d);
+}
+
+// torch sends a map of one sample to its own kernel unless B*C*Z*Y exceeds this (use_mkldnn in its Convolution.cpp).
+bool torch_would_choose_onednn(const Tensor& x) {
+  constexpr int64_t kTorchUsesOneDnnFrom = 20480;
+  return x.size(0) > 1 || x.size(0) * x.size(1) * x.size(2) * x.size(3) > kTorchUsesOneDnnFrom;
+}
+
+Gradients direct_backward(const Tensor& grad_out, const Tensor& x, const Tensor& weight, Wanted wanted) {
+  const auto grad = grad_out.contiguous(at::MemoryFormat::ChannelsLast3d);
+  auto last = x.contiguous(at::MemoryFormat::ChannelsLast3d);
+  // An oneDNN tensor as input leaves torch no choice of backend.
+  if (x.scalar_type() != at::kDouble && !torch_would_choose_onednn(last)) last = last.to_mkldnn();
+  return at::convolution_backward(grad, last, weight, at::OptionalIntArrayRef(), kOnes, padding_of(weight), kOnes,
+                                  /*transposed=*/false, {0, 0, 0}, /*groups=*/1, wanted);
+}
+
+// ---- CPU, kernels ---------------------------------------------------------------------------------------------------
+
+void run(const kernels::Conv3dParams<float>& p, Conv3dForm form) {
+  kernels::cpu::conv3d_forward(p, form, torch_parallel_for);
+}
+void run(const kernels::Conv3dParams<double>& p, Conv3dForm) {
+  kernels::reference::conv3d_forward(p, torch_parallel_for);
+}
+void run(const kernels::Conv3dBackwardParams<float>& g, Conv3dForm form) {
+  kernels::cpu::conv3d_backward(g, form, torch_parallel_for);
+}
+void run(const kernels::Conv3dBackwardParams<double>& g, Conv3dForm) {
+  kernels::reference::conv3d_backward(g, torch_parallel_for);
+}
+
+/// [B,C,Z,Y,X] of any layout in the kernel's dtype, as [B,Z,Y,X,C] with adjacent channels; a copy only where needed.
+Tensor voxels_of(const Tensor& t, at::ScalarType dtype) {
+  const auto last = t.to(dtype).permute({0, 2, 3, 4, 1});
+  return last.stride(4) == 1 || last.size(4) == 1 ? last : last.contiguous();
+}
+
+/// [O,C,3,3,3] -> [O,3,3,3,C]
+Tensor taps_of(const Tensor& weight) { return weight.permute({0, 2, 3, 4, 1}); }
+
+bool by_kernel(const Tensor& x, const Tensor& weight, Conv3dForm form) {
+  return form != Conv3dForm::kDirect || (x.scalar_type() == at::kDouble && is_3x3x3(weight));
+}
+
+Tensor forward_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  const auto out = out_of(x, weight, bias);
+  if (out.numel() == 0) return out;
+  const auto form = forward_form(x, weight, Conv3dWeightUse::kOnce);
+  if (!by_kernel(x, weight, form)) return direct_forward(x, weight, bias);
+  const auto dtype = kernel_dtype(x.scalar_type());
+  const auto result = out.to(dtype);
+  const auto voxels = voxels_of(x, dtype), taps = taps_of(weight.to(dtype)), b = for_kernel(or_undefined(bias), dtype);
+  const auto written = result.permute({0, 2, 3, 4, 1});
+  with_kernel_type(dtype, [&](auto element) {
+    using T = decltype(element);
+    kernels::Conv3dParams<T> p;
+    p.x = view_of<const T, 5>(voxels);
+    p.weight = view_of<const T, 5>(taps);
+    p.bias = view_of<const T, 1>(b);
+    p.out = view_of<T, 5>(written);
+    run(p, form);
+  });
+  return result.to(x.scalar_type());
+}
+
+Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& weight, Wanted wanted) {
+  auto gradients = gradients_of(grad_out, x, weight, wanted);
+  auto& [grad_x, grad_weight, grad_bias] = gradients;
+  if (grad_out.numel() == 0) {
+    for (Tensor* t : {&grad_x, &grad_weight, &grad_bias}) t->zero_();
+    return gradients;
+  }
+  const auto dtype = kernel_dtype(x.scalar_type());
+  const auto voxels = voxels_of(x, dtype), upstream = voxels_of(grad_out, dtype), taps = taps_of(weight.to(dtype));
+  Wanted direct{};
+  const auto by_form = [&](Conv3dForm form, const auto& fill) {
+    with_kernel_type(dtype, [&](auto element) {
+      using T = decltype(element);
+      kernels::Conv3dBackwardParams<T> g;
+      g.forward.x = view_of<const T, 5>(voxels);
+      g.forward.weight = view_of<const T, 5>(taps);
+      g.grad_out = view_of<const T, 5>(upstream);
+      fill(g, element);
+      run(g, form);
+    });
+  };
+  if (wanted[0]) {
+    const auto form = form_of(x, weight, weight.size(0), weight.size(1), Conv3dWeightUse::kOnce);
+    direct[0] = !by_kernel(x, weight, form);
+    if (!direct[0]) {
+      grad_x = grad_x.to(dtype);
+      const auto written = grad_x.permute({0, 2, 3, 4, 1});
+      by_form(form, [&](auto& g, auto element) { g.grad_x = view_of<decltype(element), 5>(written); });
+      grad_x = grad_x.to(x.scalar_type());
+    }
+  }
+  if (wanted[1]) {
+    const auto form = forward_form(x, weight, Conv3dWeightUse::kOnce);
+    direct[1] = !by_kernel(x, weight, form);
+    if (!direct[1]) {
+      grad_weight = grad_weight.to(dtype);
+      const auto written = taps_of(grad_weight);
+      by_form(form, [&](auto& g, auto element) { g.grad_weight = view_of<decltype(element), 5>(written); });
+      // Winograd spreads NaN and infinity over the taps of a channel; the direct sum has them where they belong.
+      direct[1] = form != Conv3dForm::kDirect && !std::isfinite(grad_weight.sum().item<double>());
+      grad_weight = grad_weight.to(x.scalar_type());
+    }
+  }
+  if (wanted[2])
+    by_form(Conv3dForm::kDirect, [&](auto& g, auto element) {
+      grad_bias = grad_bias.to(dtype);
+      g.grad_bias = view_of<decltype(element), 1>(grad_bias);
+    });
+  grad_bias = grad_bias.to(x.scalar_type());
+  if (direct[0] || direct[1]) {
+    const auto [dx, dweight, no_bias] = direct_backward(grad_out, x, weight, direct);
+    if (direct[0]) grad_x = dx.contiguous(at::MemoryFormat::ChannelsLast3d);
+    if (direct[1]) grad_weight = dweight.contiguous();
+  }
+  return gradients;
+}
+
+// ---- autograd -------------------------------------------------------------------------------------------------------
+
+class Conv3dFunction : public torch::autograd::Function<Conv3dFunction> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["wanted"] =
+        std::vector<bool>{x.requires_grad(), weight.requires_grad(), bias && bias->requires_grad()};
+    return ops::conv3d(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("fovea::conv3d_backward", "").typed<decltype(backward_cpu)>();
+    const auto saved = ctx->get_saved_variables();
+    const auto asked = ctx->saved_data["wanted"].toBoolList();
+    const Wanted wanted{asked[0], asked[1], asked[2]};
+    auto [grad_x, grad_weight, grad_bias] = op.call(grads[0], saved[0], saved[1], wanted);
+    const auto only = [](bool is_wanted, const Tensor& t) { return is_wanted ? t : Tensor(); };
+    return {only(wanted[0], grad_x), only(wanted[1], grad_weight), only(wanted[2], grad_bias)};
+  }
+};
+
+Tensor autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  return Conv3dFunction::apply(x, weight, bias);
+}
+
+// ---- autocast -------------------------------------------------------------------------------------------------------
+
+Tensor autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
+  const auto dtype = chosen_isa() == Isa::kAmx ? at::autocast::get_autocast_dtype(at::kCPU) : at::kFloat;
+  const auto cast = [&](const Tensor& t) { return at::autocast::cached_cast(dtype, t, at::kCPU); };
+  return ops::conv3d(cast(x), cast(weight), bias ? OptionalTensor(cast(*bias)) : bias);
+}
+
+// ---- registration ---------------------------------------------------------------------------------------------------
+
+TORCH_LIBRARY_IMPL(fovea, Meta, m) {
+  m.impl("conv3d", out_of);
+  m.impl("conv3d_backward", gradients_of);
+}
+
+TORCH_LIBRARY_IMPL(fovea, CPU, m) {
+  m.impl("conv3d", forward_cpu);
+  m.impl("conv3d_backward", backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(fovea, Autograd, m) {
+  m.impl("conv3d", autograd);
+  m.impl("conv3d_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+TORCH_LIBRARY_IMPL(fovea, AutocastCPU, m) { m.impl("conv3d", autocast); }
+
+}  // namespace
+
+Tensor conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::conv3d", "").typed<decltype(ops::conv3d)>();
+  return op.call(x, weight, bias);
+}
+
+std::string conv3d_form(const Tensor& x, const Tensor& weight) {
+  return kernels::name_of(forward_form(x, weight, Conv3dWeightUse::kOnce));
+}
+
+}  // namespace fovea::ops

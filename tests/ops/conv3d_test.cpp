@@ -1,0 +1,137 @@
+#include "fovea/ops/conv3d.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "message_of.h"
+
+namespace fovea::ops {
+namespace {
+
+/// Puts torch's precision of float32 products back.
+class Precision {
+ public:
+  explicit Precision(const std::string& name) { at::globalContext().setFloat32MatmulPrecision(name); }
+  ~Precision() { at::globalContext().setFloat32MatmulPrecision("highest"); }
+};
+
+double relative_l2(const torch::Tensor& a, const torch::Tensor& b) {
+  const auto exact = b.to(torch::kDouble);
+  return ((a.to(torch::kDouble) - exact).norm() / exact.norm().clamp_min(1e-30)).item<double>();
+}
+
+// Output and gradients of x, weight and bias, in double, by torch.
+std::vector<torch::Tensor> exact(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& bias,
+                                 const torch::Tensor& grad) {
+  std::vector<torch::Tensor> leaves;
+  for (const auto& t : {x, weight, bias}) leaves.push_back(t.detach().to(torch::kDouble).requires_grad_());
+  const std::vector<int64_t> padding = {weight.size(2) / 2, weight.size(3) / 2, weight.size(4) / 2};
+  auto all = std::vector{torch::conv3d(leaves[0], leaves[1], leaves[2], 1, padding)};
+  for (auto& g : torch::autograd::grad({all[0]}, leaves, {grad.to(torch::kDouble)})) all.push_back(g);
+  return all;
+}
+
+std::vector<torch::Tensor> ours(torch::Tensor x, torch::Tensor weight, torch::Tensor bias, const torch::Tensor& grad) {
+  for (auto* t : {&x, &weight, &bias}) *t = t->detach().requires_grad_();
+  auto all = std::vector{ops::conv3d(x, weight, bias)};
+  for (auto& g : torch::autograd::grad({all[0]}, {x, weight, bias}, {grad})) all.push_back(g);
+  return all;
+}
+
+TEST(Conv3d, OutputAndEveryGradientEqualTorchsInDoubleForAnyKernelSizeLayoutAndPrecision) {
+  torch::manual_seed(0);
+  struct Case {
+    std::vector<int64_t> x, weight;
+  };
+  const std::vector<Case> cases = {{{2, 24, 9, 10, 12}, {50, 24, 3, 3, 3}}, {{1, 64, 8, 8, 8}, {48, 64, 3, 3, 3}},
+                                   {{1, 2, 5, 4, 6}, {16, 2, 3, 3, 3}},     {{1, 16, 1, 2, 1}, {16, 16, 3, 3, 3}},
+                                   {{2, 6, 4, 5, 3}, {7, 6, 1, 1, 1}},      {{1, 5, 6, 7, 6}, {4, 5, 1, 3, 5}}};
+  for (const char* precision : {"highest", "high"}) {
+    const Precision set(precision);
+    for (const auto& c : cases)
+      for (const bool channels_last : {false, true}) {
+        auto x = torch::randn(c.x), weight = torch::randn(c.weight);
+        if (channels_last) x = x.contiguous(at::MemoryFormat::ChannelsLast3d);
+        auto size = c.x;
+        size[1] = c.weight[0];
+        const auto bias = torch::randn({c.weight[0]}), grad = torch::randn(size);
+        const auto expected = exact(x, weight, bias, grad), found = ours(x, weight, bias, grad);
+        for (size_t i = 0; i < found.size(); ++i) {
+          EXPECT_EQ(found[i].sizes(), expected[i].sizes());
+          EXPECT_LT(relative_l2(found[i], expected[i]), 1e-5) << i << " of " << x.sizes() << weight.sizes();
+        }
+        EXPECT_TRUE(found[0].is_contiguous(at::MemoryFormat::ChannelsLast3d));
+      }
+  }
+}
+
+TEST(Conv3d, HighestPrecisionErrsNoMoreThanTwiceAsMuchAsTorch) {
+  const auto x = torch::randn({1, 48, 24, 24, 24}), weight = torch::randn({48, 48, 3, 3, 3});
+  const auto expected = torch::conv3d(x.to(torch::kDouble), weight.to(torch::kDouble), {}, 1, 1);
+  EXPECT_LT(relative_l2(ops::conv3d(x, weight), expected),
+            2 * relative_l2(torch::conv3d(x, weight, {}, 1, 1), expected));
+}
+
+TEST(Conv3d, TheFormFollowsSizeAndPrecision) {
+  const auto x = torch::empty({1, 48, 48, 48, 48}), weight = torch::empty({48, 48, 3, 3, 3});
+  const auto few = torch::empty({1, 1, 48, 48, 48}), few_weight = torch::empty({48, 1, 3, 3, 3});
+  EXPECT_EQ(conv3d_form(x, weight), "F(2,2,2)");
+  const Precision high("high");
+  EXPECT_EQ(conv3d_form(x, weight), "F(4,4,4)");
+  EXPECT_EQ(conv3d_form(few, few_weight), "direct");
+  EXPECT_EQ(conv3d_form(x, torch::empty({48, 48, 1, 1, 1})), "direct");
+}
+
+TEST(Conv3d, ChannelsOfAWiderTensorAreReadInPlace) {
+  const Precision high("high");
+  const auto wide = torch::randn({2, 60, 12, 12, 12}).contiguous(at::MemoryFormat::ChannelsLast3d);
+  const auto weight = torch::randn({48, 32, 3, 3, 3}), slice = wide.slice(1, 20, 52);
+  EXPECT_TRUE(torch::equal(ops::conv3d(slice, weight), ops::conv3d(slice.contiguous(), weight)));
+}
+
+TEST(Conv3d, Bfloat16IsComputedInFloatAndRoundedOnce) {
+  const auto x = torch::randn({1, 32, 8, 8, 8}).to(torch::kBFloat16),
+             weight = torch::randn({32, 32, 3, 3, 3}).to(torch::kBFloat16);
+  const auto out = ops::conv3d(x, weight);
+  EXPECT_EQ(out.scalar_type(), torch::kBFloat16);
+  EXPECT_LT(relative_l2(out, torch::conv3d(x.to(torch::kDouble), weight.to(torch::kDouble), {}, 1, 1)), 3e-3);
+}
+
+TEST(Conv3d, NaNInTheInputStaysWithinOneVoxelAndReachesTheWeightsItMultiplies) {
+  const Precision high("high");
+  auto x = torch::randn({1, 32, 9, 9, 9}), grad = torch::randn({1, 32, 9, 9, 9}),
+       weight = torch::randn({32, 32, 3, 3, 3});
+  x[0][3][0][4][5] = std::numeric_limits<float>::quiet_NaN();
+  const auto bias = torch::zeros({32});
+  const auto expected = exact(x, weight, bias, grad), found = ours(x, weight, bias, grad);
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(torch::equal(found[i].isnan(), expected[i].isnan())) << i;
+}
+
+TEST(Conv3d, AnEmptyBatchGivesAnEmptyResultAndZeroGradients) {
+  auto weight = torch::randn({16, 16, 3, 3, 3}).requires_grad_();
+  const auto out = ops::conv3d(torch::empty({0, 16, 4, 4, 4}), weight);
+  EXPECT_EQ(out.sizes(), (std::vector<int64_t>{0, 16, 4, 4, 4}));
+  out.sum().backward();
+  EXPECT_TRUE(torch::equal(weight.grad(), torch::zeros_like(weight)));
+}
+
+TEST(Conv3d, RefusalsNameTheArgument) {
+  const auto x = torch::randn({1, 3, 4, 4, 4}), weight = torch::randn({5, 3, 3, 3, 3});
+  const auto message = [](auto f) { return message_of(f); };
+  using ::testing::HasSubstr;
+  EXPECT_THAT(message([&] { ops::conv3d(x[0], weight); }), HasSubstr("conv3d: x has"));
+  EXPECT_THAT(message([&] {
+                ops::conv3d(x, torch::ones({5, 2, 3, 3, 3}));
+              }),
+              HasSubstr("weight has 2 input channels, expected 3 (the channels of x)"));
+  EXPECT_THAT(message([&] {
+                ops::conv3d(x, torch::ones({5, 3, 3, 2, 3}));
+              }),
+              HasSubstr("weight has kernel edge 2, expected an odd number"));
+  EXPECT_THAT(message([&] { ops::conv3d(x, weight, torch::ones({4})); }), HasSubstr("bias has 4 channels, expected 5"));
+  EXPECT_THAT(message([&] { ops::conv3d(x, weight.to(torch::kDouble)); }), HasSubstr("the dtype of x"));
+}
+
+}  // namespace
+}  // namespace fovea::ops
