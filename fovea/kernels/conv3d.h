@@ -48,12 +48,9 @@ struct Conv3dSize {
 /// kHighest allows an error like that of the direct sum: F222. kHigh allows 1e-5.
 enum class Conv3dPrecision { kHighest, kHigh };
 
-/// Weights transformed once and kept, or at every call.
-enum class Conv3dWeightUse { kKept, kOnce };
-
 /// The form that takes least time by a count of operations and bytes. kDirect where Winograd does not pay: few
 /// channels, few voxels.
-Conv3dForm choose_conv3d_form(const Conv3dSize& size, Conv3dPrecision precision, Conv3dWeightUse use);
+Conv3dForm choose_conv3d_form(const Conv3dSize& size, Conv3dPrecision precision);
 
 namespace reference {
 /// The definition: plain loops, double accumulation. T = float or double.

@@ -2,7 +2,6 @@
 
 #include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
-#include "fovea/ops/conv3d.h"
 #include "fovea/ops/linear.h"
 #include "fovea/ops/up_convolution.h"
 
@@ -17,7 +16,7 @@ ConvolutionImpl::ConvolutionImpl(const ConvolutionOptions& options) {
 
 torch::Tensor ConvolutionImpl::forward(const torch::Tensor& x) {
   if (conv->weight.size(2) > 1)
-    return traced(this, x.is_cpu() ? ops::conv3d(x, conv->weight, ops::or_none(conv->bias)) : conv(x));
+    return traced(this, x.is_cpu() ? kept_.conv3d(x, conv->weight, ops::or_none(conv->bias)) : conv(x));
   // 1x1x1: the same linear map on each voxel.  [B,Z,Y,X,Cin] -> [B,Z,Y,X,Cout]
   const auto voxels = x.permute({0, 2, 3, 4, 1}).contiguous(), weight = conv->weight.flatten(1);
   const auto y = fused_on_cpu(x) ? ops::linear(voxels, weight, ops::or_none(conv->bias)) : torch::linear(voxels, weight, conv->bias);

@@ -2,6 +2,7 @@
 #include <torch/torch.h>
 
 #include "fovea/nn/patch_embed.h"
+#include "fovea/ops/conv3d.h"
 
 namespace fovea::nn {
 
@@ -22,6 +23,9 @@ class ConvolutionImpl : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& x);
 
   torch::nn::Conv3d conv{nullptr};
+
+ private:
+  ops::KeptConv3dWeights kept_;
 };
 TORCH_MODULE(Convolution);
 

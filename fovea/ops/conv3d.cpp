@@ -6,7 +6,9 @@
 #include <torch/library.h>
 
 #include <array>
+#include <cmath>
 #include <cstdlib>
+#include <mutex>
 #include <string_view>
 
 #include "fovea/core/isa.h"
@@ -20,7 +22,6 @@ namespace {
 
 using at::Tensor;
 using kernels::Conv3dForm;
-using kernels::Conv3dWeightUse;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // x, weight, bias
@@ -93,14 +94,14 @@ kernels::Conv3dPrecision precision() {
 bool is_3x3x3(const Tensor& weight) { return weight.size(2) == 3 && weight.size(3) == 3 && weight.size(4) == 3; }
 
 /// The form of a convolution from `in` to `out` channels on the voxels of x.
-Conv3dForm form_of(const Tensor& x, const Tensor& weight, int64_t in, int64_t out, Conv3dWeightUse use) {
+Conv3dForm form_of(const Tensor& x, const Tensor& weight, int64_t in, int64_t out) {
   const bool bf16_tiles = x.scalar_type() == at::kBFloat16 && chosen_isa() == Isa::kAmx;
   if (!is_3x3x3(weight) || direct_only() || bf16_tiles || chosen_isa() == Isa::kBaseline) return Conv3dForm::kDirect;
-  return kernels::choose_conv3d_form({x.size(0), x.size(2), x.size(3), x.size(4), in, out}, precision(), use);
+  return kernels::choose_conv3d_form({x.size(0), x.size(2), x.size(3), x.size(4), in, out}, precision());
 }
 
-Conv3dForm forward_form(const Tensor& x, const Tensor& weight, Conv3dWeightUse use) {
-  return form_of(x, weight, weight.size(1), weight.size(0), use);
+Conv3dForm forward_form(const Tensor& x, const Tensor& weight) {
+  return form_of(x, weight, weight.size(1), weight.size(0));
 }
 
 // ---- CPU, oneDNN ----------------------------------------------------------------------------------------------------
@@ -137,10 +138,10 @@ Gradients direct_backward(const Tensor& grad_out, const Tensor& x, const Tensor&
 
 // ---- CPU, kernels ---------------------------------------------------------------------------------------------------
 
-void run(const kernels::Conv3dParams<float>& p, Conv3dForm form) {
-  kernels::cpu::conv3d_forward(p, form, torch_parallel_for);
+void run(const kernels::Conv3dParams<float>& p, Conv3dForm form, const kernels::cpu::Conv3dWeights* kept) {
+  kernels::cpu::conv3d_forward(p, form, torch_parallel_for, chosen_isa(), kept);
 }
-void run(const kernels::Conv3dParams<double>& p, Conv3dForm) {
+void run(const kernels::Conv3dParams<double>& p, Conv3dForm, const kernels::cpu::Conv3dWeights*) {
   kernels::reference::conv3d_forward(p, torch_parallel_for);
 }
 void run(const kernels::Conv3dBackwardParams<float>& g, Conv3dForm form) {
@@ -163,10 +164,12 @@ bool by_kernel(const Tensor& x, const Tensor& weight, Conv3dForm form) {
   return form != Conv3dForm::kDirect || (x.scalar_type() == at::kDouble && is_3x3x3(weight));
 }
 
-Tensor forward_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+/// kept: of the form that the forward pass takes, or null
+Tensor forward_with(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                    const kernels::cpu::Conv3dWeights* kept) {
   const auto out = out_of(x, weight, bias);
   if (out.numel() == 0) return out;
-  const auto form = forward_form(x, weight, Conv3dWeightUse::kOnce);
+  const auto form = forward_form(x, weight);
   if (!by_kernel(x, weight, form)) return direct_forward(x, weight, bias);
   const auto dtype = kernel_dtype(x.scalar_type());
   const auto result = out.to(dtype);
@@ -179,9 +182,13 @@ Tensor forward_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& 
     p.weight = view_of<const T, 5>(taps);
     p.bias = view_of<const T, 1>(b);
     p.out = view_of<T, 5>(written);
-    run(p, form);
+    run(p, form, kept);
   });
   return result.to(x.scalar_type());
+}
+
+Tensor forward_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  return forward_with(x, weight, bias, nullptr);
 }
 
 Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& weight, Wanted wanted) {
@@ -206,7 +213,7 @@ Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& we
     });
   };
   if (wanted[0]) {
-    const auto form = form_of(x, weight, weight.size(0), weight.size(1), Conv3dWeightUse::kOnce);
+    const auto form = form_of(x, weight, weight.size(0), weight.size(1));
     direct[0] = !by_kernel(x, weight, form);
     if (!direct[0]) {
       grad_x = grad_x.to(dtype);
@@ -216,7 +223,7 @@ Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& we
     }
   }
   if (wanted[1]) {
-    const auto form = forward_form(x, weight, Conv3dWeightUse::kOnce);
+    const auto form = forward_form(x, weight);
     direct[1] = !by_kernel(x, weight, form);
     if (!direct[1]) {
       grad_weight = grad_weight.to(dtype);
@@ -300,12 +307,53 @@ TORCH_LIBRARY_IMPL(fovea, AutocastCPU, m) { m.impl("conv3d", autocast); }
 }  // namespace
 
 Tensor conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::conv3d", "").typed<decltype(ops::conv3d)>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::conv3d", "").typed<decltype(ops::conv3d)>();
   return op.call(x, weight, bias);
 }
 
-std::string conv3d_form(const Tensor& x, const Tensor& weight) {
-  return kernels::name_of(forward_form(x, weight, Conv3dWeightUse::kOnce));
+struct KeptConv3dWeights::Kept {
+  std::mutex mutex;
+  kernels::cpu::Conv3dWeights transformed;
+  // What they were made of; the storage is held, so that its address cannot become another tensor's.
+  c10::Storage storage;
+  const void* data = nullptr;
+  uint32_t version = 0;
+
+  /// The weights in this form, made anew where needed.
+  kernels::cpu::Conv3dWeights of(const Tensor& weight, Conv3dForm form) {
+    const std::lock_guard lock(mutex);
+    const bool same = data == weight.const_data_ptr() && version == weight._version() && transformed.form == form &&
+                      transformed.isa == chosen_isa();
+    if (!same) {
+      transformed = {};
+      transformed =
+          kernels::cpu::transform_conv3d_weights(view_of<const float, 5>(taps_of(weight)), form, torch_parallel_for);
+      storage = weight.storage();
+      data = weight.const_data_ptr(), version = weight._version();
+    }
+    return transformed;
+  }
+};
+
+KeptConv3dWeights::KeptConv3dWeights() : kept_(std::make_unique<Kept>()) {}
+KeptConv3dWeights::~KeptConv3dWeights() = default;
+
+Tensor KeptConv3dWeights::conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+                     x.numel() > 0 && !at::autocast::is_autocast_enabled(at::kCPU);
+  const bool recorded =
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
+  // A tensor made in inference mode does not count its changes.
+  if (!plain || recorded || weight.is_inference()) return ops::conv3d(x, weight, bias);
+  check_conv3d(x, weight, or_undefined(bias));
+  const auto form = forward_form(x, weight);
+  if (form == Conv3dForm::kDirect) return ops::conv3d(x, weight, bias);
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  const auto transformed = kept_->of(weight, form);
+  return forward_with(x, weight, bias, &transformed);
 }
+
+std::string conv3d_form(const Tensor& x, const Tensor& weight) { return kernels::name_of(forward_form(x, weight)); }
 
 }  // namespace fovea::ops

@@ -90,6 +90,31 @@ TEST(Conv3d, ChannelsOfAWiderTensorAreReadInPlace) {
   EXPECT_TRUE(torch::equal(ops::conv3d(slice, weight), ops::conv3d(slice.contiguous(), weight)));
 }
 
+TEST(KeptConv3dWeights, GiveTheSameBitsAndFollowEveryChangeOfTheWeights) {
+  const Precision high("high");
+  const torch::NoGradGuard no_grad;
+  KeptConv3dWeights kept;
+  const auto x = torch::randn({1, 48, 12, 12, 12});
+  auto weight = torch::randn({48, 48, 3, 3, 3});
+  ASSERT_NE(conv3d_form(x, weight), "direct");
+  const auto same = [&] { return torch::equal(kept.conv3d(x, weight), ops::conv3d(x, weight)); };
+  EXPECT_TRUE(same());
+  EXPECT_TRUE(same());
+  weight.mul_(2);
+  EXPECT_TRUE(same());
+  weight = torch::randn({48, 48, 3, 3, 3});
+  EXPECT_TRUE(same());
+  at::globalContext().setFloat32MatmulPrecision("highest");
+  EXPECT_TRUE(same());
+}
+
+TEST(KeptConv3dWeights, AreNotUsedWhereAGradientIsRecorded) {
+  KeptConv3dWeights kept;
+  const auto x = torch::randn({1, 48, 8, 8, 8}), weight = torch::randn({48, 48, 3, 3, 3}).requires_grad_();
+  kept.conv3d(x, weight).sum().backward();
+  EXPECT_GT(weight.grad().abs().max().item<float>(), 0);
+}
+
 TEST(Conv3d, Bfloat16IsComputedInFloatAndRoundedOnce) {
   const auto x = torch::randn({1, 32, 8, 8, 8}).to(torch::kBFloat16),
              weight = torch::randn({32, 32, 3, 3, 3}).to(torch::kBFloat16);

@@ -151,6 +151,10 @@ HWY_INLINE void ForPasses(const F& f) {
   EachPass<Fm>(f, std::make_integer_sequence<int, Fm::kPasses>());
 }
 
+// Streaming stores write whole cache lines, and only what is too much to be read again from a cache.
+constexpr int64_t kStreamsFromBytes = 8 << 20;
+constexpr bool writes_lines() { return L * sizeof(float) == 64; }
+
 // ------------------------------------------------------------------------------------------------------------- weights
 
 // to[f][column block][c][column] for the frequencies f of the form, or for the 27 taps.
@@ -158,33 +162,38 @@ template <class Fm>
 void PackForm(const View<const float, 5>& w, float* to, const ParallelFor& parallel) {
   constexpr int64_t kGroup = 16;  // input channels of a task
   const int64_t N = w.shape[0], K = w.shape[4], groups = (K + kGroup - 1) / kGroup, frequency = packed_size(K, N);
-  parallel(round_up(N, L) / L * groups, 4, [&](int64_t begin, int64_t end) {
+  const bool streams = writes_lines() && Fm::kFrequencies * frequency * 4 > kStreamsFromBytes;
+  parallel((N + kColumns - 1) / kColumns * groups, 1, [&](int64_t begin, int64_t end) {
     const Floats d;
     const hn::RebindToSigned<Floats> di;
     const auto offset = tap_offsets(w);
     HWY_ALIGN float g[27 * L];
+    HWY_ALIGN int32_t filter[L];
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t j = item / groups * L, block = j / kColumns * kColumns,
-                    lanes = std::min<int64_t>(kColumns, round_up(N, L) - block);
-      const int64_t first = item % groups * kGroup, last = std::min(K, first + kGroup),
-                    columns = std::min<int64_t>(L, N - j);
-      HWY_ALIGN int32_t filter[L];  // a column each; those behind the last are read as the last and put to 0
-      for (int64_t i = 0; i < L; ++i) filter[i] = static_cast<int32_t>(std::min(i, columns - 1) * w.stride[0]);
-      const auto index = hn::Load(di, filter);
-      const auto real = hn::FirstN(d, static_cast<size_t>(columns));
-      for (int64_t k = first; k < last; ++k) {
-        const float* from = w.data + j * w.stride[0] + k * w.stride[4];
-        for (int t = 0; t < 27; ++t)
-          hn::Store(hn::IfThenElseZero(real, hn::GatherIndex(d, from + offset[t], index)), d, g + t * L);
-        float* at = to + block * K + k * lanes + (j - block);
-        const auto store = [&](int64_t f, Vector u) { hn::Store(u, d, at + f * frequency); };
-        if constexpr (std::is_same_v<Fm, DirectForm>) {
-          FOVEA_EACH (t, 27) store(t, hn::Load(d, g + t * L));
-        } else {
-          winograd::WeightVector<Fm>(g, store);
+      const int64_t block = item / groups * kColumns, lanes = std::min<int64_t>(kColumns, round_up(N, L) - block);
+      const int64_t first = item % groups * kGroup, last = std::min(K, first + kGroup);
+      for (int64_t k = first; k < last; ++k)
+        for (int64_t j = block; j < block + lanes; j += L) {
+          // A lane each; lanes behind the last filter read that one and are put to 0.
+          const int64_t filters = std::min<int64_t>(L, N - j);
+          for (int64_t i = 0; i < L; ++i) filter[i] = static_cast<int32_t>(std::min(i, filters - 1) * w.stride[0]);
+          const auto index = hn::Load(di, filter);
+          const auto real = hn::FirstN(d, static_cast<size_t>(filters));
+          const float* from = w.data + j * w.stride[0] + k * w.stride[4];
+          for (int t = 0; t < 27; ++t)
+            hn::Store(hn::IfThenElseZero(real, hn::GatherIndex(d, from + offset[t], index)), d, g + t * L);
+          float* at = to + block * K + k * lanes + (j - block);
+          const auto store = [&](int64_t f, Vector u) {
+            streams ? hn::Stream(u, d, at + f * frequency) : hn::Store(u, d, at + f * frequency);
+          };
+          if constexpr (std::is_same_v<Fm, DirectForm>) {
+            for (int t = 0; t < 27; ++t) store(t, hn::Load(d, g + t * L));
+          } else {
+            winograd::WeightVector<Fm>(g, store);
+          }
         }
-      }
     }
+    if (streams) hwy::FlushStream();
   });
 }
 
@@ -397,13 +406,9 @@ void ForRowsOf(const Tile& t, const std::array<int64_t, 5>& shape, const Row& ro
       row(t.b, z, y, t.x, std::min(shape[3], t.x + Fm::MX));
 }
 
-// Streaming stores write whole cache lines, and only what will not be read soon.
 bool Streams(const View<float, 5>& out) {
-  constexpr int64_t kLine = 16, kFromBytes = 8 << 20;
-  if (L != kLine || out.size() * 4 < kFromBytes || reinterpret_cast<uintptr_t>(out.data) % 64) return false;
-  for (int axis = 0; axis < 4; ++axis)
-    if (out.stride[axis] % kLine) return false;
-  return true;
+  if (!writes_lines() || out.size() * 4 < kStreamsFromBytes || reinterpret_cast<uintptr_t>(out.data) % 64) return false;
+  return std::none_of(out.stride.begin(), out.stride.end() - 1, [](int64_t step) { return step % L != 0; });
 }
 
 template <class Fm>
