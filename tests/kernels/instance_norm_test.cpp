@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "conv3d_problem.h"
 #include "problems.h"
 
 namespace fovea::kernels {
@@ -128,6 +129,22 @@ TEST(InstanceNorm, AMeanAThousandDeviationsAwayCostsNoAccuracy) {
   reference::instance_norm_forward(expected.params());
   cpu::instance_norm_forward(p.params(), serial_for);
   EXPECT_LT(relative_error(p.out, expected.out), 2e-6);
+}
+
+TEST(InstanceNorm, MomentsThatAConvolutionTookGiveTheSameResultAsItsOwn) {
+  NormProblem<float> p(2, 60, 20);
+  Conv3dProblem<float> conv({.B = 2, .grid = {5, 4, 3}, .in = 9, .out = 20});
+  cpu::conv3d_forward(conv.params(), Conv3dForm::kF222, serial_for);
+  p.x = conv.out;
+  auto expected = NormProblem<double>::from(p);
+  reference::instance_norm_forward(expected.params());
+  auto params = p.params();
+  params.moments = conv.params().moments;
+  for (const Isa isa : {Isa::kBaseline, best_isa()}) {
+    cpu::instance_norm_forward(params, serial_for, isa);
+    EXPECT_LT(relative_error(p.out, expected.out), 2e-6);
+    EXPECT_LT(relative_error(p.rstd, expected.rstd), 2e-6);
+  }
 }
 
 TEST(InstanceNorm, AConstantChannelGivesZeroNotNaN) {

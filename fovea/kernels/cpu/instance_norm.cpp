@@ -1,6 +1,6 @@
 // Instance norm on channels-last rows.
-//   A row of C channels rarely fills vectors, so R rows are taken together: R*C is a multiple of every vector length, and
-//   per-channel values are laid out once for R rows (a "period"). A chunk of rows fits the first-level cache:
+//   A row of C channels rarely fills vectors, so R rows are taken together: R*C is a multiple of every vector length,
+//   and per-channel values are laid out once for R rows (a "period"). A chunk of rows fits the first-level cache:
 //     moments   chunk mean, then squared deviations from it, in float; chunks joined in double, in order
 //     apply     (x - mean) * scale + bias + residual, leaky ReLU
 //     backward  sums of dy and dy * (x - mean) a chunk, joined in double; then grad_x = a dy + b (x - mean) + c
@@ -23,8 +23,8 @@
 #define FOVEA_INSTANCE_NORM_ONCE
 namespace fovea::kernels::cpu::instance_norm {
 
-constexpr int64_t kLongestVector = 16;     // floats; the period is the same for every target, and so are the chunks
-constexpr int64_t kChunkElements = 8192;   // 32 KiB
+constexpr int64_t kLongestVector = 16;    // floats; the period is the same for every target, and so are the chunks
+constexpr int64_t kChunkElements = 8192;  // 32 KiB
 constexpr int64_t kElementsPerTask = 1 << 16;
 
 /// How rows are taken together.
@@ -79,10 +79,11 @@ using cpu::instance_norm::Layout;
 using D = hn::ScalableTag<float>;
 using Vector = hn::Vec<D>;
 
-// lanes[i] = sum over the periods of the chunk of term(element, i), i counting the elements of a period. One vector of the
-// period at a time, so that sums stay in registers; `term` gives the two vectors to be summed.
+// lanes[i] = sum over the periods of the chunk of term(element, i), i counting the elements of a period. One vector of
+// the period at a time, so that sums stay in registers; `term` gives the two vectors to be summed.
 template <class Term>
-void sum_periods(const Layout& l, int64_t periods, const Term& term, std::vector<float>& first, std::vector<float>& second) {
+void sum_periods(const Layout& l, int64_t periods, const Term& term, std::vector<float>& first,
+                 std::vector<float>& second) {
   const D d;
   const int64_t P = l.period(), L = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t i = 0; i < P; i += L) {
@@ -99,17 +100,21 @@ void chunk_moments(const Layout& l, const float* HWY_RESTRICT x, int64_t rows, d
   const int64_t C = l.C, P = l.period(), periods = rows / l.R, tail = periods * P, end = rows * C;
   std::vector<float> a(P), b(P);
   std::vector<double> sum(C, 0.0), deviation(C, 0.0);
-  sum_periods(l, periods, [&](int64_t at, int64_t, Vector& s, Vector&) { s = hn::Add(s, hn::LoadU(d, x + at)); }, a, b);
+  sum_periods(
+      l, periods, [&](int64_t at, int64_t, Vector& s, Vector&) { s = hn::Add(s, hn::LoadU(d, x + at)); }, a, b);
   l.fold(a, sum.data());
   for (int64_t i = tail; i < end; ++i) sum[(i - tail) % C] += x[i];
   for (int64_t c = 0; c < C; ++c) sum[c] /= static_cast<double>(rows);
 
   const std::vector<float> centre = l.spread(sum);
-  sum_periods(l, periods, [&](int64_t at, int64_t i, Vector& s, Vector& q) {
-    const Vector delta = hn::Sub(hn::LoadU(d, x + at), hn::LoadU(d, centre.data() + i));
-    s = hn::Add(s, delta);
-    q = hn::MulAdd(delta, delta, q);
-  }, a, b);
+  sum_periods(
+      l, periods,
+      [&](int64_t at, int64_t i, Vector& s, Vector& q) {
+        const Vector delta = hn::Sub(hn::LoadU(d, x + at), hn::LoadU(d, centre.data() + i));
+        s = hn::Add(s, delta);
+        q = hn::MulAdd(delta, delta, q);
+      },
+      a, b);
   std::fill(squares, squares + C, 0.0);
   l.fold(a, deviation.data());
   l.fold(b, squares);
@@ -125,27 +130,50 @@ void chunk_moments(const Layout& l, const float* HWY_RESTRICT x, int64_t rows, d
   }
 }
 
-void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
-  const Layout l(p.x);
-  const int64_t C = l.C, P = l.period();
+struct ChannelMoments {
+  double mean = 0, squares = 0;  // sum of squared deviations
+};
+
+// Of each sample and channel of x.
+std::vector<ChannelMoments> joined_moments(const Layout& l, const float* x, const ParallelFor& parallel) {
+  const int64_t C = l.C;
   std::vector<double> means(l.B * l.chunks * C), squares(means.size());
   l.for_chunks(parallel, [&](int64_t b, int64_t k) {
     const int64_t at = (b * l.chunks + k) * C;
-    chunk_moments(l, p.x.data + l.start_of(b, k), l.rows_of(k), means.data() + at, squares.data() + at);
+    chunk_moments(l, x + l.start_of(b, k), l.rows_of(k), means.data() + at, squares.data() + at);
   });
+  std::vector<ChannelMoments> joined(l.B * C);
+  for (int64_t i = 0; i < l.B * C; ++i) {
+    double count = 0;
+    for (int64_t k = 0; k < l.chunks; ++k) {
+      const int64_t at = (i / C * l.chunks + k) * C + i % C;
+      const double n = static_cast<double>(l.rows_of(k)), delta = means[at] - joined[i].mean;
+      joined[i].squares += squares[at] + delta * delta * count * n / (count + n);
+      joined[i].mean += delta * n / (count + n);
+      count += n;
+    }
+  }
+  return joined;
+}
+
+std::vector<ChannelMoments> given_moments(const InstanceNormParams<float>& p) {
+  std::vector<ChannelMoments> given;
+  for (int64_t b = 0; b < p.moments.shape[0]; ++b)
+    for (int64_t c = 0; c < p.moments.shape[1]; ++c) given.push_back({p.moments(b, c, 0), p.moments(b, c, 1)});
+  return given;
+}
+
+void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
+  const Layout l(p.x);
+  const int64_t C = l.C, P = l.period();
+  const auto joined = p.moments.data ? given_moments(p) : joined_moments(l, p.x.data, parallel);
 
   std::vector<std::vector<float>> centre, scale, shift;
   for (int64_t b = 0; b < l.B; ++b) {
     std::vector<double> mean(C, 0.0), gain(C), offset(C);
     for (int64_t c = 0; c < C; ++c) {
-      double count = 0, square = 0;
-      for (int64_t k = 0; k < l.chunks; ++k) {
-        const int64_t at = (b * l.chunks + k) * C + c;
-        const double n = static_cast<double>(l.rows_of(k)), delta = means[at] - mean[c];
-        square += squares[at] + delta * delta * count * n / (count + n);
-        mean[c] += delta * n / (count + n);
-        count += n;
-      }
+      const auto [centre_of, square] = joined[b * C + c];
+      mean[c] = centre_of;
       const double rstd = 1 / std::sqrt(square / static_cast<double>(l.V) + p.epsilon);
       gain[c] = rstd * (p.weight.data ? p.weight(c) : 1);
       p.mean(b, c) = static_cast<float>(mean[c]);
@@ -161,7 +189,8 @@ void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
   const float slope = static_cast<float>(p.slope);
   l.for_chunks(parallel, [&](int64_t b, int64_t k) {
     const D d;
-    const int64_t L = static_cast<int64_t>(hn::Lanes(d)), start = l.start_of(b, k), end = l.rows_of(k) * C, whole = end / P * P;
+    const int64_t L = static_cast<int64_t>(hn::Lanes(d)), start = l.start_of(b, k), end = l.rows_of(k) * C,
+                  whole = end / P * P;
     const float* HWY_RESTRICT x = p.x.data + start;
     const float* HWY_RESTRICT residual = p.residual.data ? p.residual.data + start : nullptr;
     float* HWY_RESTRICT out = p.out.data + start;
@@ -188,22 +217,27 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
   const int64_t C = l.C, P = l.period();
   const float slope = static_cast<float>(p.slope);
   std::vector<std::vector<float>> centre;
-  for (int64_t b = 0; b < l.B; ++b) centre.push_back(l.spread(std::vector<double>(p.mean.data + b * C, p.mean.data + (b + 1) * C)));
+  for (int64_t b = 0; b < l.B; ++b)
+    centre.push_back(l.spread(std::vector<double>(p.mean.data + b * C, p.mean.data + (b + 1) * C)));
 
   // Sums of dy and dy (x - mean) of each chunk.
   std::vector<double> sums(l.B * l.chunks * C, 0.0), products(sums.size(), 0.0);
   l.for_chunks(parallel, [&](int64_t b, int64_t k) {
     const D d;
     const int64_t start = l.start_of(b, k), end = l.rows_of(k) * C, whole = end / P * P, at = (b * l.chunks + k) * C;
-    const float *x = p.x.data + start, *out = p.out.data + start, *grad = g.grad_out.data + start, *m = centre[b].data();
+    const float *x = p.x.data + start, *out = p.out.data + start, *grad = g.grad_out.data + start,
+                *m = centre[b].data();
     const Vector leak = hn::Set(d, slope);
     std::vector<float> first(P), second(P);
-    sum_periods(l, whole / P, [&](int64_t e, int64_t i, Vector& s, Vector& q) {
-      const Vector go = hn::LoadU(d, grad + e);
-      const Vector dy = hn::IfThenElse(hn::Gt(hn::LoadU(d, out + e), hn::Zero(d)), go, hn::Mul(go, leak));
-      s = hn::Add(s, dy);
-      q = hn::MulAdd(dy, hn::Sub(hn::LoadU(d, x + e), hn::LoadU(d, m + i)), q);
-    }, first, second);
+    sum_periods(
+        l, whole / P,
+        [&](int64_t e, int64_t i, Vector& s, Vector& q) {
+          const Vector go = hn::LoadU(d, grad + e);
+          const Vector dy = hn::IfThenElse(hn::Gt(hn::LoadU(d, out + e), hn::Zero(d)), go, hn::Mul(go, leak));
+          s = hn::Add(s, dy);
+          q = hn::MulAdd(dy, hn::Sub(hn::LoadU(d, x + e), hn::LoadU(d, m + i)), q);
+        },
+        first, second);
     l.fold(first, sums.data() + at);
     l.fold(second, products.data() + at);
     for (int64_t i = whole; i < end; ++i) {
@@ -220,7 +254,8 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
     std::vector<double> ka(C), kb(C), kc(C);
     for (int64_t c = 0; c < C; ++c) {
       double sum = 0, product = 0;
-      for (int64_t k = 0; k < l.chunks; ++k) sum += sums[(b * l.chunks + k) * C + c], product += products[(b * l.chunks + k) * C + c];
+      for (int64_t k = 0; k < l.chunks; ++k)
+        sum += sums[(b * l.chunks + k) * C + c], product += products[(b * l.chunks + k) * C + c];
       const double rstd = p.rstd(b, c), weight = p.weight.data ? p.weight(c) : 1, count = static_cast<double>(l.V);
       ka[c] = weight * rstd;
       kb[c] = -weight * rstd * rstd * rstd * product / count;
@@ -239,7 +274,8 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
 
   l.for_chunks(parallel, [&](int64_t b, int64_t k) {
     const D d;
-    const int64_t L = static_cast<int64_t>(hn::Lanes(d)), start = l.start_of(b, k), end = l.rows_of(k) * C, whole = end / P * P;
+    const int64_t L = static_cast<int64_t>(hn::Lanes(d)), start = l.start_of(b, k), end = l.rows_of(k) * C,
+                  whole = end / P * P;
     const float* HWY_RESTRICT x = p.x.data + start;
     const float* HWY_RESTRICT out = p.out.data + start;
     const float* HWY_RESTRICT grad = g.grad_out.data + start;
@@ -253,7 +289,8 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
         const Vector dy = hn::IfThenElse(hn::Gt(hn::LoadU(d, out + first + i), hn::Zero(d)), go, hn::Mul(go, leak));
         const Vector delta = hn::Sub(hn::LoadU(d, x + first + i), hn::LoadU(d, m + i));
         if (dr) hn::StoreU(dy, d, dr + first + i);
-        hn::StoreU(hn::MulAdd(hn::LoadU(d, ka + i), dy, hn::MulAdd(hn::LoadU(d, kb + i), delta, hn::LoadU(d, kc + i))), d, dx + first + i);
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, ka + i), dy, hn::MulAdd(hn::LoadU(d, kb + i), delta, hn::LoadU(d, kc + i))),
+                   d, dx + first + i);
       }
     }
     for (int64_t i = whole; i < end; ++i) {

@@ -11,9 +11,13 @@ void instance_norm_forward(const InstanceNormParams<T>& p, const ParallelFor& pa
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / C, c = item % C;
       double mean = 0, variance = 0;
-      for (int64_t v = 0; v < V; ++v) mean += p.x(b, v, c);
-      mean /= static_cast<double>(V);
-      for (int64_t v = 0; v < V; ++v) variance += (p.x(b, v, c) - mean) * (p.x(b, v, c) - mean);
+      if (p.moments.data) {
+        mean = p.moments(b, c, 0), variance = p.moments(b, c, 1);
+      } else {
+        for (int64_t v = 0; v < V; ++v) mean += p.x(b, v, c);
+        mean /= static_cast<double>(V);
+        for (int64_t v = 0; v < V; ++v) variance += (p.x(b, v, c) - mean) * (p.x(b, v, c) - mean);
+      }
       variance /= static_cast<double>(V);
       const double rstd = 1 / std::sqrt(variance + p.epsilon);
       const double weight = p.weight.data ? p.weight(c) : 1, bias = p.bias.data ? p.bias(c) : 0;
