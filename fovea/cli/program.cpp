@@ -1,3 +1,4 @@
+#include <c10/util/Exception.h>
 #include <torch/version.h>
 
 #include <cerrno>
