@@ -15,7 +15,7 @@ torch::Tensor UnetBlockImpl::forward(const torch::Tensor& x) {
   const double slope = lrelu->options.negative_slope();
   const auto y = conv2(traced(lrelu.get(), ops::instance_norm_act(conv1(x), {}, {}, slope)));
   std::optional<torch::Tensor> shortcut;
-  if (residual_ == Residual::kYes) shortcut = conv3 ? ops::instance_norm_act(conv3(x)) : x;
+  if (residual_ == Residual::kYes) shortcut = (conv3 ? ops::instance_norm_act(conv3(x)) : x).to(y.scalar_type());  // autocast may give two
   return traced(this, traced(lrelu.get(), ops::instance_norm_act(y, {}, {}, slope, shortcut)));
 }
 

@@ -122,6 +122,34 @@ TEST(InstanceNorm, VectorCodeMatchesTheDefinitionOnAndOffThePeriodForEveryTarget
   }
 }
 
+TEST(InstanceNorm, ResultsTooLargeForTheCacheMatchTheDefinitionToo) {
+  NormProblem<float> source(1, 350000, 12);  // 4.2 million values
+  auto expected = NormProblem<double>::from(source);
+  reference::instance_norm_forward(expected.params());
+  reference::instance_norm_backward(expected.backward_params());
+  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+    if (isa > best_isa()) continue;
+    for (const int64_t shift : {0, 1}) {  // on and off the cache line, where stores may and may not go past the cache
+      auto p = source;
+      std::vector<float> out(p.out.size() + 32), grad_x(out.size());
+      const auto at = [&](std::vector<float>& v) {
+        return v.data() + (16 - reinterpret_cast<uintptr_t>(v.data()) / 4 % 16) % 16 + shift;
+      };
+      auto params = p.params();
+      params.out.data = at(out);
+      cpu::instance_norm_forward(params, two_threads, isa);
+      std::copy_n(at(out), p.out.size(), p.out.begin());
+      EXPECT_LT(relative_error(p.out, expected.out), 2e-6);
+      p.out = converted<float>(expected.out);
+      auto backward = p.backward_params();
+      backward.grad_x.data = at(grad_x);
+      cpu::instance_norm_backward(backward, two_threads, isa);
+      std::copy_n(at(grad_x), p.grad_x.size(), p.grad_x.begin());
+      EXPECT_LT(relative_error(p.grad_x, expected.grad_x), 2e-6);
+    }
+  }
+}
+
 TEST(InstanceNorm, AMeanAThousandDeviationsAwayCostsNoAccuracy) {
   NormProblem<float> p(1, 4096, 12, /*offset=*/1000);
   p.affine = p.with_residual = false;

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "fovea/kernels/instance_norm.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #ifndef FOVEA_INSTANCE_NORM_ONCE
@@ -26,6 +27,7 @@ namespace fovea::kernels::cpu::instance_norm {
 constexpr int64_t kLongestVector = 16;    // floats; the period is the same for every target, and so are the chunks
 constexpr int64_t kChunkElements = 8192;  // 32 KiB
 constexpr int64_t kElementsPerTask = 1 << 16;
+constexpr int64_t kStreamedElements = 1 << 22;  // results that no cache holds go past it: nothing is read to be overwritten
 
 /// How rows are taken together.
 struct Layout {
@@ -42,6 +44,11 @@ struct Layout {
   int64_t period() const { return R * C; }
   int64_t rows_of(int64_t chunk) const { return std::min(rows, V - chunk * rows); }
   int64_t start_of(int64_t b, int64_t chunk) const { return (b * V + chunk * rows) * C; }
+
+  /// Whether results at `out` are stored past the caches.
+  bool streams(const float* out) const {
+    return B * V * C >= kStreamedElements && V * C % kLongestVector == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  }
 
   /// Runs body(b, chunk) for every chunk of every sample.
   template <class Body>
@@ -78,6 +85,10 @@ using cpu::instance_norm::Layout;
 
 using D = hn::ScalableTag<float>;
 using Vector = hn::Vec<D>;
+
+HWY_INLINE void Put(bool stream, Vector v, float* to) {
+  stream ? hn::Stream(v, D(), to) : hn::StoreU(v, D(), to);
+}
 
 // lanes[i] = sum over the periods of the chunk of term(element, i), i counting the elements of a period. One vector of
 // the period at a time, so that sums stay in registers; `term` gives the two vectors to be summed.
@@ -187,6 +198,7 @@ void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
   }
 
   const float slope = static_cast<float>(p.slope);
+  const bool stream = l.streams(p.out.data);
   l.for_chunks(parallel, [&](int64_t b, int64_t k) {
     const D d;
     const int64_t L = static_cast<int64_t>(hn::Lanes(d)), start = l.start_of(b, k), end = l.rows_of(k) * C,
@@ -201,13 +213,14 @@ void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
         const Vector z = hn::Sub(hn::LoadU(d, x + first + i), hn::LoadU(d, m + i));
         Vector y = hn::MulAdd(z, hn::LoadU(d, s + i), hn::LoadU(d, t + i));
         if (residual) y = hn::Add(y, hn::LoadU(d, residual + first + i));
-        hn::StoreU(hn::IfThenElse(hn::Gt(y, hn::Zero(d)), y, hn::Mul(y, leak)), d, out + first + i);
+        Put(stream, hn::IfThenElse(hn::Gt(y, hn::Zero(d)), y, hn::Mul(y, leak)), out + first + i);
       }
     }
     for (int64_t i = whole; i < end; ++i) {
       const float y = (x[i] - m[i - whole]) * s[i - whole] + t[i - whole] + (residual ? residual[i] : 0.0f);
       out[i] = y > 0 ? y : y * slope;
     }
+    if (stream) hwy::FlushStream();
   });
 }
 
@@ -272,6 +285,7 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
     if (g.grad_bias.data) g.grad_bias(c) = static_cast<float>(bias_sum[c]);
   }
 
+  const bool stream = l.streams(g.grad_x.data) && (!g.grad_residual.data || l.streams(g.grad_residual.data));
   l.for_chunks(parallel, [&](int64_t b, int64_t k) {
     const D d;
     const int64_t L = static_cast<int64_t>(hn::Lanes(d)), start = l.start_of(b, k), end = l.rows_of(k) * C,
@@ -288,9 +302,9 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
         const Vector go = hn::LoadU(d, grad + first + i);
         const Vector dy = hn::IfThenElse(hn::Gt(hn::LoadU(d, out + first + i), hn::Zero(d)), go, hn::Mul(go, leak));
         const Vector delta = hn::Sub(hn::LoadU(d, x + first + i), hn::LoadU(d, m + i));
-        if (dr) hn::StoreU(dy, d, dr + first + i);
-        hn::StoreU(hn::MulAdd(hn::LoadU(d, ka + i), dy, hn::MulAdd(hn::LoadU(d, kb + i), delta, hn::LoadU(d, kc + i))),
-                   d, dx + first + i);
+        if (dr) Put(stream, dy, dr + first + i);
+        const Vector shifted = hn::MulAdd(hn::LoadU(d, kb + i), delta, hn::LoadU(d, kc + i));
+        Put(stream, hn::MulAdd(hn::LoadU(d, ka + i), dy, shifted), dx + first + i);
       }
     }
     for (int64_t i = whole; i < end; ++i) {
@@ -298,6 +312,7 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
       if (dr) dr[i] = dy;
       dx[i] = ka[i - whole] * dy + kb[i - whole] * (x[i] - m[i - whole]) + kc[i - whole];
     }
+    if (stream) hwy::FlushStream();
   });
 }
 
