@@ -117,6 +117,7 @@ def time_openvino(row, seconds):
 
 def time_peer(setting, rows, seconds):
     """One JSON line a row: {"row", "ms", "preparation_s"} or {"row", "problem"}."""
+    import resource
     import warnings
     warnings.filterwarnings("ignore")
     import torch
@@ -126,6 +127,7 @@ def time_peer(setting, rows, seconds):
             result = time_openvino(row, seconds) if setting == "openvino" else time_torch(row, setting, seconds)
         except Exception as problem:  # a peer's failure is a result
             result = {"problem": f"{type(problem).__name__}: {str(problem).strip().splitlines()[0] if str(problem) else ''}"[:200]}
+        result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"row": row, **result}), flush=True)
 
 
@@ -148,12 +150,12 @@ def openvino_python():
 
 def fovea_rows(fovea, part, seconds):
     """The rows of `fovea bench PART` by name, and the report's head; nothing where this fovea has no such part."""
-    done = subprocess.run([fovea, "bench", part, "--json", "--seconds", str(2 * seconds)], capture_output=True, text=True)
+    done = subprocess.run([fovea, "bench", part, "--json", "--memory", "fovea", "--seconds", str(2 * seconds)], capture_output=True, text=True)
     if done.returncode == 2:
         return {}, None
     done.check_returncode()
     report = json.loads(done.stdout)
-    return {row["name"]: {"ms": row["ours_best_ms"]} for row in report["rows"]}, report
+    return {row["name"]: {"ms": row["ours_best_ms"], "peak_mib": report["peak_resident_bytes"] / 2**20} for row in report["rows"]}, report
 
 
 def peer_rows(setting, rows, seconds, limit_s):
@@ -194,20 +196,21 @@ def table(ours, theirs):
                     result["ratio"] = result["ms"] / ours[name]["ms"]
                     if setting in targets:
                         result.update(target=targets[setting], ok=result["ratio"] >= targets[setting])
-            rows.append({"name": name, "fovea_ms": ours[name]["ms"], "peers": peers})
+            rows.append({"name": name, "fovea_ms": ours[name]["ms"], "fovea_peak_mib": ours[name]["peak_mib"], "peers": peers})
     return rows
 
 
 def print_table(rows):
     for row in rows:
-        print(f"{row['name']:40} fovea {row['fovea_ms']:9.1f} ms")
+        alone = "network" in row["name"]  # the only row of its process, whose peak memory is then its own
+        print(f"{row['name']:40} fovea {row['fovea_ms']:9.1f} ms" + (f"   peak {row['fovea_peak_mib']:.0f} MiB" if alone else ""))
         for setting, r in row["peers"].items():
             if "problem" in r:
                 print(f"    {setting:36} {r['problem']}")
                 continue
             verdict = "" if "target" not in r else f"   target {r['target']:4.1f}  {'ok' if r['ok'] else 'MISS'}"
             preparation = f"   prepared in {r['preparation_s']:.1f} s" if setting in ("openvino", "monai-compiled") else ""
-            print(f"    {setting:36} {r['ms']:15.1f} ms = {r['ratio']:5.2f} x{verdict}{preparation}")
+            print(f"    {setting:36} {r['ms']:15.1f} ms = {r['ratio']:5.2f} x{verdict}{preparation}" + (f"   peak {r['peak_mib']:.0f} MiB" if alone and "peak_mib" in r else ""))
 
 
 def main():

@@ -78,6 +78,7 @@ nlohmann::ordered_json to_json(const recipes::BenchReport& report, const std::st
            {{"fma_gflops", report.peaks.fma_gflops},
             {"read_gb_per_s", report.peaks.read_gb_per_s},
             {"two_thread_speed", report.two_thread_speed}}},
+          {"peak_resident_bytes", peak_resident_bytes()},
           {"rows", rows}};
 }
 
