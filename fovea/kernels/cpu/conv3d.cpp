@@ -411,6 +411,33 @@ bool Streams(const View<float, 5>& out) {
   return std::none_of(out.stride.begin(), out.stride.end() - 1, [](int64_t step) { return step % L != 0; });
 }
 
+// Brings the inputs of the next block into the cache, a few rows of voxels at a time, while this one is multiplied.
+template <class Fm>
+class NextInputs {
+ public:
+  NextInputs(const Volume& x, const Blocks& blocks, int64_t block, int64_t end, int64_t steps) : x_(x) {
+    if (block + 1 >= end) return;
+    for (int64_t r = 0; r < blocks.rows_of(block + 1); ++r) tiles_.push_back(blocks.template tile<Tile>(block + 1, r));
+    rows_of_step_ = (static_cast<int64_t>(tiles_.size()) * kRowsOfTile + steps - 1) / steps;
+  }
+  void Step() {
+    for (int64_t i = 0; i < rows_of_step_ && at_ < static_cast<int64_t>(tiles_.size()) * kRowsOfTile; ++i, ++at_) {
+      const Tile& t = tiles_[at_ / kRowsOfTile];
+      const int64_t z = t.z - 1 + at_ % kRowsOfTile / Fm::FY, y = t.y - 1 + at_ % Fm::FY;
+      if (z < 0 || z >= x_.Z || y < 0 || y >= x_.Y) continue;
+      for (int64_t x = t.x; x < std::min(x_.X, t.x + Fm::MX); ++x)
+        for (int64_t c = 0; c < x_.C; c += kLine)
+          __builtin_prefetch(x_.at(t.b, z, y, x) + c, /*write=*/0, /*locality=*/2);
+    }
+  }
+
+ private:
+  static constexpr int64_t kRowsOfTile = Fm::FZ * Fm::FY, kLine = 16;
+  const Volume& x_;
+  std::vector<Tile> tiles_;
+  int64_t rows_of_step_ = 0, at_ = 0;
+};
+
 template <class Fm>
 void WinogradForward(const Conv3dParams<float>& p, const float* u, const ParallelFor& parallel) {
   const int64_t Ci = p.x.shape[4], Co = p.out.shape[4], frequency = packed_size(Ci, Co);
@@ -432,11 +459,13 @@ void WinogradForward(const Conv3dParams<float>& p, const float* u, const Paralle
       const int64_t rows = blocks.rows_of(block);
       tiles.clear(), spoilt.assign(rows, 0);
       for (int64_t r = 0; r < rows; ++r) tiles.push_back(blocks.template tile<Tile>(block, r));
+      NextInputs<Fm> next(x, blocks, block, end, Fm::kFrequencies);
       ForPasses<Fm>([&](auto pass) {
         constexpr int kPass = decltype(pass)::value;
         for (int64_t r = 0; r < rows; ++r) winograd::DataTile<Fm, kPass>(x, tiles[r], m.zeros, m.v.at(0, r), m.v.step);
         for (int f = 0; f < Fm::kOfPass; ++f) {
           const int64_t at = kPass * Fm::kOfPass + f;
+          next.Step();
           Product(m.v.at(f, 0), m.v.columns, rows, Ci, u + at * frequency, Co,
                   [&](int64_t i, int64_t j, Vector value) { hn::Store(value, Floats(), m.m.at(at, i) + j); });
         }
@@ -480,7 +509,7 @@ struct BackwardMemory {
 
 template <class Fm>
 void WeightGradient(const Conv3dBackwardParams<float>& g, const ParallelFor& parallel) {
-  constexpr int64_t kSumsBytes = 64 << 20, kMostSegments = 8;
+  constexpr int64_t kSumsBytes = 64 << 20, kMostSegments = 8, kFetchedRows = 64;
   const auto& p = g.forward;
   const int64_t Ci = p.x.shape[4], Co = g.grad_out.shape[4], columns = round_up(Co, L), frequency = Ci * columns;
   const int64_t sums_size = Fm::kFrequencies * frequency;
@@ -502,17 +531,22 @@ void WeightGradient(const Conv3dBackwardParams<float>& g, const ParallelFor& par
         if (item % Fm::kPasses != kPass) return;
         float* du = sums.get() + segment * sums_size + kPass * Fm::kOfPass * frequency;
         Fill(du, Fm::kOfPass * frequency, 0);
-        for (int64_t block = blocks.count * segment / segments; block < blocks.count * (segment + 1) / segments;
-             ++block) {
+        const int64_t last = blocks.count * (segment + 1) / segments;
+        for (int64_t block = blocks.count * segment / segments; block < last; ++block) {
           const int64_t rows = blocks.rows_of(block);
           for (int64_t r = 0; r < rows; ++r) {
             const auto tile = blocks.template tile<Tile>(block, r);
             winograd::DataTile<Fm, kPass>(x, tile, m.zeros, m.v.at(0, r), m.v.step);
             winograd::GradTile<Fm, kPass>(grad, tile, m.zeros, m.m.at(0, r), m.m.step);
           }
-          for (int f = 0; f < Fm::kOfPass; ++f)
+          const int64_t fetched = blocks.rows > kFetchedRows ? 0 : last;  // more would not stay in the cache
+          NextInputs<Fm> next_x(x, blocks, block, fetched, Fm::kOfPass);
+          NextInputs<Fm> next_grad(grad, blocks, block, fetched, Fm::kOfPass);
+          for (int f = 0; f < Fm::kOfPass; ++f) {
+            next_x.Step(), next_grad.Step();
             AddOuterProduct(m.v.at(f, 0), m.v.columns, Ci, m.m.at(f, 0), m.m.columns, Co, rows, du + f * frequency,
                             columns);
+          }
         }
       });
     }
