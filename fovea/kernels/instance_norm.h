@@ -29,9 +29,11 @@ struct InstanceNormParams {
 
 /// With dy = grad_out * (out > 0 ? 1 : slope):  grad_residual = dy,  grad_bias = sum dy,  grad_weight = sum dy z,
 ///   grad_x = weight * rstd * (dy - mean(dy) - z * mean(dy z)).
+/// x need not be kept: with its data null, and neither weight nor bias, and slope > 0, z comes from out and the residual.
+/// Source   Rota Bulo et al. 2018, arXiv:1712.02616 (inverting the activation)
 template <class T>
 struct InstanceNormBackwardParams {
-  InstanceNormParams<T> forward;  // out, mean and rstd as the forward pass left them; residual unused
+  InstanceNormParams<T> forward;  // out, mean and rstd as the forward pass left them; residual: only with x null
   View<const T, 3> grad_out{};
   View<T, 3> grad_x{};                    // written
   View<T, 3> grad_residual{};             // data null: not wanted

@@ -26,9 +26,9 @@ TORCH_LIBRARY_FRAGMENT(fovea, m) {
         {at::Tag::pt2_compliant_tag});
   m.def("instance_norm_act_forward(Tensor x, Tensor? weight, Tensor? bias, float slope, Tensor? residual, float epsilon) "
         "-> (Tensor out, Tensor mean, Tensor rstd)", {at::Tag::pt2_compliant_tag});
-  // Gradients that are not wanted are empty.
-  m.def("instance_norm_act_backward(Tensor grad_out, Tensor x, Tensor? weight, Tensor out, Tensor mean, Tensor rstd, float slope, "
-        "bool affine_wanted, bool residual_wanted) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)",
+  // Gradients that are not wanted are empty. Without x, z comes from out and the residual: kernels/instance_norm.h.
+  m.def("instance_norm_act_backward(Tensor grad_out, Tensor? x, Tensor? weight, Tensor out, Tensor mean, Tensor rstd, float slope, "
+        "bool affine_wanted, bool residual_wanted, Tensor? residual=None) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)",
         {at::Tag::pt2_compliant_tag});
 }
 
@@ -69,10 +69,10 @@ Tensor meta(const Tensor& x, const OptionalTensor& weight, const OptionalTensor&
   return std::get<0>(outputs_of(x, weight, bias, slope, residual, epsilon));
 }
 
-Gradients gradients_of(const Tensor&, const Tensor& x, const OptionalTensor&, const Tensor&, const Tensor&, const Tensor&, double, bool affine_wanted,
-                       bool residual_wanted) {
-  const auto channels = [&] { return affine_wanted ? at::empty_symint({x.sym_size(1)}, x.options()) : at::empty({0}, x.options()); };
-  return {empty_channels_last(x), channels(), channels(), residual_wanted ? empty_channels_last(x) : at::empty({0}, x.options())};
+Gradients gradients_of(const Tensor&, const OptionalTensor&, const OptionalTensor&, const Tensor& out, const Tensor&, const Tensor&, double,
+                       bool affine_wanted, bool residual_wanted, const OptionalTensor&) {
+  const auto channels = [&] { return affine_wanted ? at::empty_symint({out.sym_size(1)}, out.options()) : at::empty({0}, out.options()); };
+  return {empty_channels_last(out), channels(), channels(), residual_wanted ? empty_channels_last(out) : at::empty({0}, out.options())};
 }
 
 // ---- CPU ------------------------------------------------------------------------------------------------------------
@@ -129,24 +129,26 @@ Tensor cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& 
   return std::get<0>(forward_cpu(x, weight, bias, slope, residual, epsilon));
 }
 
-Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const OptionalTensor& weight, const Tensor& out, const Tensor& mean, const Tensor& rstd,
-                       double slope, bool affine_wanted, bool residual_wanted) {
-  auto gradients = gradients_of(grad_out, x, weight, out, mean, rstd, slope, affine_wanted, residual_wanted);
+Gradients backward_cpu(const Tensor& grad_out, const OptionalTensor& x, const OptionalTensor& weight, const Tensor& out, const Tensor& mean,
+                       const Tensor& rstd, double slope, bool affine_wanted, bool residual_wanted, const OptionalTensor& residual) {
+  auto gradients = gradients_of(grad_out, x, weight, out, mean, rstd, slope, affine_wanted, residual_wanted, residual);
   auto& [grad_x, grad_weight, grad_bias, grad_residual] = gradients;
-  if (x.numel() == 0) {
+  if (out.numel() == 0) {
     grad_weight.zero_();
     grad_bias.zero_();
     return gradients;
   }
   const auto dtype = mean.scalar_type();
-  const auto x_rows = as_rows(x, dtype), out_rows = as_rows(out, dtype), grad_rows = as_rows(grad_out, dtype), grad_x_rows = rows_for(grad_x, dtype);
+  const auto x_rows = as_rows(or_undefined(x), dtype), out_rows = as_rows(out, dtype), grad_rows = as_rows(grad_out, dtype), grad_x_rows = rows_for(grad_x, dtype);
+  const auto residual_rows = as_rows(or_undefined(residual), dtype);
   const auto grad_residual_rows = residual_wanted ? rows_for(grad_residual, dtype) : Tensor();
   const auto w = for_kernel(or_undefined(weight), dtype);
   const auto weight_sum = affine_wanted ? at::empty_like(grad_weight, dtype) : Tensor(), bias_sum = affine_wanted ? at::empty_like(grad_bias, dtype) : Tensor();
   with_kernel_type(dtype, [&](auto element) {
     using T = decltype(element);
     kernels::InstanceNormBackwardParams<T> p;
-    p.forward.x = view_of<const T, 3>(x_rows);
+    p.forward.x = x_rows.defined() ? view_of<const T, 3>(x_rows) : View<const T, 3>{nullptr, {out_rows.size(0), out_rows.size(1), out_rows.size(2)}, {}};
+    p.forward.residual = view_of<const T, 3>(residual_rows);
     p.forward.weight = view_of<const T, 1>(w);
     p.forward.slope = slope;
     p.forward.out = view_of<T, 3>(out_rows);
@@ -170,6 +172,8 @@ Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const OptionalTe
 
 // ---- autograd -------------------------------------------------------------------------------------------------------
 
+constexpr double kInvertibleSlope = 1e-3;
+
 class InstanceNormFunction : public torch::autograd::Function<InstanceNormFunction> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope,
@@ -177,7 +181,10 @@ class InstanceNormFunction : public torch::autograd::Function<InstanceNormFuncti
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::instance_norm_act_forward", "").typed<decltype(forward_cpu)>();
     auto [out, mean, rstd] = op.call(x, weight, bias, slope, residual, epsilon);
-    ctx->save_for_backward({x, or_undefined(weight), out, mean, rstd});
+    // The input of a norm is the output of a convolution and of use to nobody else: not keeping it halves what training
+    // holds. Not where z is not found again from what was rounded: bfloat16, an affine map, a flat activation.
+    const bool from_out = !(weight && weight->defined()) && !(bias && bias->defined()) && slope >= kInvertibleSlope && x.scalar_type() != at::kBFloat16;
+    ctx->save_for_backward({from_out ? Tensor() : x, or_undefined(weight), out, mean, rstd, from_out ? or_undefined(residual) : Tensor()});
     ctx->saved_data["slope"] = slope;
     ctx->saved_data["weight_wanted"] = weight && weight->requires_grad();
     ctx->saved_data["bias_wanted"] = bias && bias->requires_grad();
@@ -190,8 +197,8 @@ class InstanceNormFunction : public torch::autograd::Function<InstanceNormFuncti
     const auto saved = ctx->get_saved_variables();
     const auto wanted = [&](const char* name) { return ctx->saved_data[name].toBool(); };
     auto [grad_x, grad_weight, grad_bias, grad_residual] =
-        op.call(grads[0], saved[0], or_none(saved[1]), saved[2], saved[3], saved[4], ctx->saved_data["slope"].toDouble(),
-                wanted("weight_wanted") || wanted("bias_wanted"), wanted("residual_wanted"));
+        op.call(grads[0], or_none(saved[0]), or_none(saved[1]), saved[2], saved[3], saved[4], ctx->saved_data["slope"].toDouble(),
+                wanted("weight_wanted") || wanted("bias_wanted"), wanted("residual_wanted"), or_none(saved[5]));
     return {grad_x, wanted("weight_wanted") ? grad_weight : Tensor(), wanted("bias_wanted") ? grad_bias : Tensor(), Tensor(),
             wanted("residual_wanted") ? grad_residual : Tensor(), Tensor()};
   }

@@ -150,6 +150,35 @@ TEST(InstanceNorm, ResultsTooLargeForTheCacheMatchTheDefinitionToo) {
   }
 }
 
+TEST(InstanceNorm, GradientsFromTheResultAloneMatchThoseFromTheInput) {
+  for (const int64_t C : {3, 16, 48})
+    for (const bool with_residual : {false, true}) {
+      NormProblem<float> source(2, 777, C, /*offset=*/3);
+      source.affine = false, source.with_residual = with_residual;
+      auto expected = NormProblem<double>::from(source);
+      reference::instance_norm_forward(expected.params());
+      reference::instance_norm_backward(expected.backward_params());
+      const std::vector<double> grad_x = expected.grad_x;
+      auto from_result = expected.backward_params();
+      from_result.forward.x.data = nullptr;
+      reference::instance_norm_backward(from_result);
+      EXPECT_LT(relative_error(expected.grad_x, grad_x), 1e-12);
+      for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+        if (isa > best_isa()) continue;
+        auto p = source;
+        cpu::instance_norm_forward(p.params(), serial_for, isa);
+        p.out = converted<float>(expected.out);
+        auto backward = p.backward_params();
+        backward.forward.x.data = nullptr;
+        cpu::instance_norm_backward(backward, serial_for, isa);
+        EXPECT_LT(relative_error(p.grad_x, grad_x), 2e-6) << "C " << C;
+        if (with_residual) {
+          EXPECT_LT(relative_error(p.grad_residual, expected.grad_residual), 1e-6);
+        }
+      }
+    }
+}
+
 TEST(InstanceNorm, AMeanAThousandDeviationsAwayCostsNoAccuracy) {
   NormProblem<float> p(1, 4096, 12, /*offset=*/1000);
   p.affine = p.with_residual = false;

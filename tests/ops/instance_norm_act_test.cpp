@@ -42,6 +42,21 @@ TEST(InstanceNormAct, WithoutAffineResidualAndActivationItIsTheNormAlone) {
   EXPECT_LT(relative(instance_norm_act(x), composed(x, {}, {}, 1, {})), 1e-5);
 }
 
+TEST(InstanceNormAct, WithoutAnAffineMapGradientsEqualTorchsThoughTheInputIsNotKept) {
+  torch::manual_seed(0);
+  for (const auto dtype : {torch::kFloat, torch::kDouble})
+    for (const bool joined : {false, true}) {
+      std::vector<torch::Tensor> leaves = {torch::randn({2, 5, 3, 4, 6}, dtype)};
+      if (joined) leaves.push_back(torch::randn({2, 5, 3, 4, 6}, dtype));
+      for (auto& leaf : leaves) leaf.requires_grad_();
+      const auto grad = torch::randn({2, 5, 3, 4, 6}, dtype);
+      const auto expected = torch::autograd::grad({composed(leaves[0], {}, {}, 0.01, joined ? leaves[1] : torch::Tensor())}, leaves, {grad});
+      auto out = instance_norm_act(leaves[0], {}, {}, 0.01, joined ? OptionalTensor(leaves[1]) : OptionalTensor());
+      const auto grads = torch::autograd::grad({out}, leaves, {grad});
+      for (size_t i = 0; i < grads.size(); ++i) EXPECT_LT(relative(grads[i], expected[i]), dtype == torch::kFloat ? 1e-5 : 1e-12) << i;
+    }
+}
+
 TEST(InstanceNormAct, Bfloat16IsComputedInFloatAndRoundedOnce) {
   const auto x = torch::randn({1, 4, 6, 6, 6}).to(torch::kBFloat16);
   const auto out = instance_norm_act(x, {}, {}, 0.1);

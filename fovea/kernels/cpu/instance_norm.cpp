@@ -224,6 +224,24 @@ void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
   });
 }
 
+// What stands for z on the way back: x - mean, or z itself from the result, by undoing the leaky ReLU and the residual.
+struct Centred {
+  const float *x, *out, *residual, *mean;  // x or residual may be null; mean: of a period
+  float unleak;                            // 1 / slope
+
+  HWY_INLINE Vector operator()(int64_t e, int64_t i) const {
+    const D d;
+    if (x) return hn::Sub(hn::LoadU(d, x + e), hn::LoadU(d, mean + i));
+    const Vector o = hn::LoadU(d, out + e);
+    const Vector y = hn::IfThenElse(hn::Gt(o, hn::Zero(d)), o, hn::Mul(o, hn::Set(d, unleak)));
+    return residual ? hn::Sub(y, hn::LoadU(d, residual + e)) : y;
+  }
+  float At(int64_t e, int64_t i) const {
+    if (x) return x[e] - mean[i];
+    return (out[e] > 0 ? out[e] : out[e] * unleak) - (residual ? residual[e] : 0);
+  }
+};
+
 void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& parallel) {
   const auto& p = g.forward;
   const Layout l(p.x);
@@ -232,14 +250,18 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
   std::vector<std::vector<float>> centre;
   for (int64_t b = 0; b < l.B; ++b)
     centre.push_back(l.spread(std::vector<double>(p.mean.data + b * C, p.mean.data + (b + 1) * C)));
+  const auto centred_at = [&](int64_t b, int64_t start) {
+    return Centred{p.x.data ? p.x.data + start : nullptr, p.out.data + start, p.residual.data ? p.residual.data + start : nullptr,
+                   centre[b].data(), 1 / slope};
+  };
 
-  // Sums of dy and dy (x - mean) of each chunk.
+  // Sums of dy and of dy times what stands for z, of each chunk.
   std::vector<double> sums(l.B * l.chunks * C, 0.0), products(sums.size(), 0.0);
   l.for_chunks(parallel, [&](int64_t b, int64_t k) {
     const D d;
     const int64_t start = l.start_of(b, k), end = l.rows_of(k) * C, whole = end / P * P, at = (b * l.chunks + k) * C;
-    const float *x = p.x.data + start, *out = p.out.data + start, *grad = g.grad_out.data + start,
-                *m = centre[b].data();
+    const float *out = p.out.data + start, *grad = g.grad_out.data + start;
+    const Centred centred = centred_at(b, start);
     const Vector leak = hn::Set(d, slope);
     std::vector<float> first(P), second(P);
     sum_periods(
@@ -248,7 +270,7 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
           const Vector go = hn::LoadU(d, grad + e);
           const Vector dy = hn::IfThenElse(hn::Gt(hn::LoadU(d, out + e), hn::Zero(d)), go, hn::Mul(go, leak));
           s = hn::Add(s, dy);
-          q = hn::MulAdd(dy, hn::Sub(hn::LoadU(d, x + e), hn::LoadU(d, m + i)), q);
+          q = hn::MulAdd(dy, centred(e, i), q);
         },
         first, second);
     l.fold(first, sums.data() + at);
@@ -256,11 +278,11 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
     for (int64_t i = whole; i < end; ++i) {
       const double dy = out[i] > 0 ? grad[i] : grad[i] * slope;
       sums[at + (i - whole) % C] += dy;
-      products[at + (i - whole) % C] += dy * (double{x[i]} - m[i - whole]);
+      products[at + (i - whole) % C] += dy * double{centred.At(i, i - whole)};
     }
   });
 
-  // grad_x = a dy + b (x - mean) + c
+  // grad_x = a dy + b centred + c
   std::vector<std::vector<float>> as, bs, cs;
   std::vector<double> weight_sum(C, 0.0), bias_sum(C, 0.0);
   for (int64_t b = 0; b < l.B; ++b) {
@@ -270,10 +292,11 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
       for (int64_t k = 0; k < l.chunks; ++k)
         sum += sums[(b * l.chunks + k) * C + c], product += products[(b * l.chunks + k) * C + c];
       const double rstd = p.rstd(b, c), weight = p.weight.data ? p.weight(c) : 1, count = static_cast<double>(l.V);
+      const double unit = p.x.data ? rstd : 1;  // z = unit * centred
       ka[c] = weight * rstd;
-      kb[c] = -weight * rstd * rstd * rstd * product / count;
+      kb[c] = -weight * rstd * unit * unit * product / count;
       kc[c] = -ka[c] * sum / count;
-      weight_sum[c] += product * rstd;
+      weight_sum[c] += product * unit;
       bias_sum[c] += sum;
     }
     as.push_back(l.spread(ka));
@@ -290,27 +313,27 @@ void Backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& par
     const D d;
     const int64_t L = static_cast<int64_t>(hn::Lanes(d)), start = l.start_of(b, k), end = l.rows_of(k) * C,
                   whole = end / P * P;
-    const float* HWY_RESTRICT x = p.x.data + start;
+    const Centred centred = centred_at(b, start);
     const float* HWY_RESTRICT out = p.out.data + start;
     const float* HWY_RESTRICT grad = g.grad_out.data + start;
     float* HWY_RESTRICT dx = g.grad_x.data + start;
     float* HWY_RESTRICT dr = g.grad_residual.data ? g.grad_residual.data + start : nullptr;
-    const float *m = centre[b].data(), *ka = as[b].data(), *kb = bs[b].data(), *kc = cs[b].data();
+    const float *ka = as[b].data(), *kb = bs[b].data(), *kc = cs[b].data();
     const Vector leak = hn::Set(d, slope);
     for (int64_t first = 0; first < whole; first += P) {
       for (int64_t i = 0; i < P; i += L) {
         const Vector go = hn::LoadU(d, grad + first + i);
         const Vector dy = hn::IfThenElse(hn::Gt(hn::LoadU(d, out + first + i), hn::Zero(d)), go, hn::Mul(go, leak));
-        const Vector delta = hn::Sub(hn::LoadU(d, x + first + i), hn::LoadU(d, m + i));
+        const Vector delta = centred(first + i, i);
         if (dr) Put(stream, dy, dr + first + i);
         const Vector shifted = hn::MulAdd(hn::LoadU(d, kb + i), delta, hn::LoadU(d, kc + i));
         Put(stream, hn::MulAdd(hn::LoadU(d, ka + i), dy, shifted), dx + first + i);
       }
     }
     for (int64_t i = whole; i < end; ++i) {
-      const float dy = out[i] > 0 ? grad[i] : grad[i] * slope;
+      const float dy = out[i] > 0 ? grad[i] : grad[i] * slope, delta = centred.At(i, i - whole);
       if (dr) dr[i] = dy;
-      dx[i] = ka[i - whole] * dy + kb[i - whole] * (x[i] - m[i - whole]) + kc[i - whole];
+      dx[i] = ka[i - whole] * dy + kb[i - whole] * delta + kc[i - whole];
     }
     if (stream) hwy::FlushStream();
   });

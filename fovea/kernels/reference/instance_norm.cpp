@@ -41,7 +41,11 @@ void instance_norm_backward(const InstanceNormBackwardParams<T>& g, const Parall
       const double weight = p.weight.data ? p.weight(c) : 1;
       for (int64_t b = 0; b < B; ++b) {
         const double mean = p.mean(b, c), rstd = p.rstd(b, c);
-        const auto z = [&](int64_t v) { return (p.x(b, v, c) - mean) * rstd; };
+        const auto z = [&](int64_t v) -> double {
+          if (p.x.data) return (p.x(b, v, c) - mean) * rstd;
+          const double y = p.out(b, v, c) > 0 ? p.out(b, v, c) : p.out(b, v, c) / p.slope;
+          return y - (p.residual.data ? p.residual(b, v, c) : 0);
+        };
         const auto dy = [&](int64_t v) { return g.grad_out(b, v, c) * (p.out(b, v, c) > 0 ? 1 : p.slope); };
         double dy_sum = 0, dy_z_sum = 0;
         for (int64_t v = 0; v < V; ++v) dy_sum += dy(v), dy_z_sum += dy(v) * z(v);
