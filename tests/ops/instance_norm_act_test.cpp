@@ -51,7 +51,7 @@ TEST(InstanceNormAct, WithoutAnAffineMapGradientsEqualTorchsThoughTheInputIsNotK
       for (auto& leaf : leaves) leaf.requires_grad_();
       const auto grad = torch::randn({2, 5, 3, 4, 6}, dtype);
       const auto expected = torch::autograd::grad({composed(leaves[0], {}, {}, 0.01, joined ? leaves[1] : torch::Tensor())}, leaves, {grad});
-      auto out = instance_norm_act(leaves[0], {}, {}, 0.01, joined ? OptionalTensor(leaves[1]) : OptionalTensor());
+      const auto out = instance_norm_act(leaves[0], {}, {}, 0.01, joined ? std::optional(leaves[1]) : std::nullopt);
       const auto grads = torch::autograd::grad({out}, leaves, {grad});
       for (size_t i = 0; i < grads.size(); ++i) EXPECT_LT(relative(grads[i], expected[i]), dtype == torch::kFloat ? 1e-5 : 1e-12) << i;
     }
