@@ -11,8 +11,10 @@ namespace fovea::data {
 
 int64_t kept_patches(int64_t tokens, double ratio) {
   if (tokens < 1) throw ArgumentError("patch mask: " + std::to_string(tokens) + " tokens, expected at least 1");
-  if (!(ratio >= 0 && ratio < 1)) throw ArgumentError("patch mask: ratio is " + std::to_string(ratio) + ", expected 0 <= ratio < 1");
-  return int64_t(std::floor(double(tokens) * (1 - ratio) + 1e-6));  // 10 of 100 at 0.9, whatever the rounding of 1 - 0.9
+  if (!(ratio >= 0 && ratio < 1))
+    throw ArgumentError("patch mask: ratio is " + std::to_string(ratio) + ", expected 0 <= ratio < 1");
+  return int64_t(
+      std::floor(double(tokens) * (1 - ratio) + 1e-6));  // 10 of 100 at 0.9, whatever the rounding of 1 - 0.9
 }
 
 std::vector<int64_t> draw_kept_patches(int64_t tokens, double ratio, Rng& rng) {

@@ -36,8 +36,8 @@ void check(const AttentionLayer& layer) {
       throw ArgumentError("attention cost: grid and window need lengths of at least 1, found " +
                           std::to_string(std::min(layer.grid[axis], layer.window[axis])));
     if (layer.grid[axis] > kLongest)
-      throw ArgumentError("attention cost: an axis has " + std::to_string(layer.grid[axis]) + " tokens, expected at most " +
-                          std::to_string(kLongest));
+      throw ArgumentError("attention cost: an axis has " + std::to_string(layer.grid[axis]) +
+                          " tokens, expected at most " + std::to_string(kLongest));
     tokens *= double(layer.grid[axis]);
   }
   if (tokens > double(kMostTokens)) {
@@ -49,17 +49,22 @@ void check(const AttentionLayer& layer) {
   if (layer.heads < 1 || layer.width < 1 || layer.width % layer.heads != 0)
     throw ArgumentError("attention cost: width is " + std::to_string(layer.width) + ", expected a multiple of the " +
                         std::to_string(layer.heads) + " heads");
-  if (layer.width > 1 << 20) throw ArgumentError("attention cost: width is " + std::to_string(layer.width) + ", expected at most 1048576");
+  if (layer.width > 1 << 20)
+    throw ArgumentError("attention cost: width is " + std::to_string(layer.width) + ", expected at most 1048576");
 }
 
 }  // namespace
 
 std::string name_of(AttentionReach reach) {
   switch (reach) {
-    case AttentionReach::kGlobal: return "global";
-    case AttentionReach::kWindows: return "windows";
-    case AttentionReach::kShiftedWindows: return "shifted";
-    default: return "axes";
+    case AttentionReach::kGlobal:
+      return "global";
+    case AttentionReach::kWindows:
+      return "windows";
+    case AttentionReach::kShiftedWindows:
+      return "shifted";
+    default:
+      return "axes";
   }
 }
 
@@ -101,8 +106,12 @@ namespace {
 double scores_per_s(double peak_gflops, double operations) { return peak_gflops / 2 / operations; }
 }  // namespace
 
-double forward_roofline(double peak_gflops, int64_t channels) { return scores_per_s(peak_gflops, 2.0 * double(channels) + 10); }
-double backward_roofline(double peak_gflops, int64_t channels) { return scores_per_s(peak_gflops, 5.0 * double(channels) + 13); }
+double forward_roofline(double peak_gflops, int64_t channels) {
+  return scores_per_s(peak_gflops, 2.0 * double(channels) + 10);
+}
+double backward_roofline(double peak_gflops, int64_t channels) {
+  return scores_per_s(peak_gflops, 5.0 * double(channels) + 13);
+}
 
 namespace {
 double compute_seconds(double scores, double projection_flops, const AttentionLayer& layer, const Machine& m) {
@@ -126,30 +135,39 @@ double fused_seconds(const AttentionCost& cost, const AttentionLayer& layer, con
 double plain_seconds(const AttentionCost& cost, const AttentionLayer& layer, const Machine& machine) {
   if (unknown(machine)) return std::numeric_limits<double>::quiet_NaN();
   const double scores = double(layer.heads) * double(cost.plain_pairs);
-  return compute_seconds(scores, cost.projection_flops, layer, machine) + move_seconds(cost.tensor_bytes + 4 * cost.plain_bytes, machine);
+  return compute_seconds(scores, cost.projection_flops, layer, machine) +
+         move_seconds(cost.tensor_bytes + 4 * cost.plain_bytes, machine);
 }
 
-std::string why_refused(const AttentionCost& cost, const AttentionLayer& layer, const Machine& machine, double longest_s) {
+std::string why_refused(const AttentionCost& cost, const AttentionLayer& layer, const Machine& machine,
+                        double longest_s) {
   const double held = cost.tensor_bytes + cost.lse_bytes, time_s = fused_seconds(cost, layer, machine);
   const bool storable = held + cost.plain_bytes <= machine.memory_bytes, held_fits = held <= machine.memory_bytes;
   const bool slow = time_s > longest_s;
   if (held_fits && (storable || !slow)) return "";
-  std::string line = std::to_string(cost.tokens) + " tokens need " + std::to_string(cost.pairs) + " dot products a head, " +
-                     format_bytes(cost.plain_bytes / double(layer.heads)) + " of scores a head if they are stored, and this machine has " +
-                     format_bytes(machine.memory_bytes);
+  std::string line = std::to_string(cost.tokens) + " tokens need " + std::to_string(cost.pairs) +
+                     " dot products a head, " + format_bytes(cost.plain_bytes / double(layer.heads)) +
+                     " of scores a head if they are stored, and this machine has " + format_bytes(machine.memory_bytes);
   if (!held_fits) return line + "; queries, keys, values and output alone are " + format_bytes(held);
-  return line + "; not stored, they still take " + format_seconds(time_s) + " a layer at best, more than " + format_seconds(longest_s);
+  return line + "; not stored, they still take " + format_seconds(time_s) + " a layer at best, more than " +
+         format_seconds(longest_s);
 }
 
 std::string format_seconds(double seconds) {
   char text[32];
   if (!std::isfinite(seconds)) return "?";
-  if (seconds < 1e-3) std::snprintf(text, sizeof text, "%.0f us", 1e6 * seconds);
-  else if (seconds < 1) std::snprintf(text, sizeof text, "%.3g ms", 1e3 * seconds);
-  else if (seconds < 120) std::snprintf(text, sizeof text, "%.3g s", seconds);
-  else if (seconds < 7200) std::snprintf(text, sizeof text, "%.0f min", seconds / 60);
-  else if (seconds < 2 * 86400) std::snprintf(text, sizeof text, "%.1f h", seconds / 3600);
-  else std::snprintf(text, sizeof text, "%.0f days", seconds / 86400);
+  if (seconds < 1e-3)
+    std::snprintf(text, sizeof text, "%.0f us", 1e6 * seconds);
+  else if (seconds < 1)
+    std::snprintf(text, sizeof text, "%.3g ms", 1e3 * seconds);
+  else if (seconds < 120)
+    std::snprintf(text, sizeof text, "%.3g s", seconds);
+  else if (seconds < 7200)
+    std::snprintf(text, sizeof text, "%.0f min", seconds / 60);
+  else if (seconds < 2 * 86400)
+    std::snprintf(text, sizeof text, "%.1f h", seconds / 3600);
+  else
+    std::snprintf(text, sizeof text, "%.0f days", seconds / 86400);
   return text;
 }
 

@@ -12,7 +12,8 @@ namespace fovea::kernels {
 enum class AttentionReach {
   kGlobal,          ///< all of them
   kWindows,         ///< those of its window
-  kShiftedWindows,  ///< those of its window after the grid moved by half a window, less what only the roll brought there
+  kShiftedWindows,  ///< those of its window after the grid moved by half a window, less what only the roll brought
+                    ///< there
   kAxes,            ///< along one axis after the other, each longer than 1 a layer of its own
 };
 
@@ -21,9 +22,10 @@ std::string name_of(AttentionReach reach);
 
 /// A self-attention layer on one volume.
 struct AttentionLayer {
-  Triple grid{1, 1, 1};    // tokens along Z, Y, X
-  Triple window{1, 1, 1};  // tokens; an axis no longer than the window is one window without shift, as in nn::WindowAttention
-  int64_t width = 1;       // E, a multiple of heads
+  Triple grid{1, 1, 1};  // tokens along Z, Y, X
+  Triple window{1, 1,
+                1};  // tokens; an axis no longer than the window is one window without shift, as in nn::WindowAttention
+  int64_t width = 1;  // E, a multiple of heads
   int64_t heads = 1;
   DType dtype = DType::kF32;  // of q, k, v and of scores that are stored
 
@@ -71,15 +73,16 @@ struct Machine {
 /// This machine, its peaks measured now: some tens of milliseconds.
 Machine this_machine(int threads);
 
-/// Seconds of a forward pass at the machine's peaks: what no float32 implementation can beat there. Ours computes or moves its
-/// tensors, whichever takes longer; the plain form besides writes its scores, reads and writes them for the softmax and
-/// reads them again. NaN where the peaks are not known.
+/// Seconds of a forward pass at the machine's peaks: what no float32 implementation can beat there. Ours computes or
+/// moves its tensors, whichever takes longer; the plain form besides writes its scores, reads and writes them for the
+/// softmax and reads them again. NaN where the peaks are not known.
 double fused_seconds(const AttentionCost& cost, const AttentionLayer& layer, const Machine& machine);
 double plain_seconds(const AttentionCost& cost, const AttentionLayer& layer, const Machine& machine);
 
-/// Why a plan cannot be carried out, or "": scores that cannot be stored on `machine`, and a fused pass that takes longer than
-/// `longest_s` at best. Names tokens, dot products, bytes and time.
-std::string why_refused(const AttentionCost& cost, const AttentionLayer& layer, const Machine& machine, double longest_s);
+/// Why a plan cannot be carried out, or "": scores that cannot be stored on `machine`, and a fused pass that takes
+/// longer than `longest_s` at best. Names tokens, dot products, bytes and time.
+std::string why_refused(const AttentionCost& cost, const AttentionLayer& layer, const Machine& machine,
+                        double longest_s);
 
 /// "40 ms", "3.2 s", "1.5 h", "12 d".
 std::string format_seconds(double seconds);

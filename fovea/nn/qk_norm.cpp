@@ -10,7 +10,8 @@ QkNormImpl::QkNormImpl(const QkNormOptions& options) : options_(options) {
   if (!options.affine()) return;
   for (const auto& norm : {q_norm_, k_norm_}) {
     norm->weight = norm->register_parameter("weight", torch::ones({options.channels()}));
-    if (options.kind() == QkNormKind::kLayerNorm) norm->bias = norm->register_parameter("bias", torch::zeros({options.channels()}));
+    if (options.kind() == QkNormKind::kLayerNorm)
+      norm->bias = norm->register_parameter("bias", torch::zeros({options.channels()}));
   }
 }
 
@@ -20,8 +21,10 @@ torch::Tensor QkNormImpl::size_of(const torch::Tensor& x) const {
 }
 
 torch::Tensor QkNormImpl::normalise(const torch::Tensor& x, const Norm& norm) const {
-  TORCH_CHECK(x.size(-1) == options_.channels(), "qk_norm: input has ", x.size(-1), " channels, expected ", options_.channels());
-  if (options_.kind() == QkNormKind::kLayerNorm) return torch::layer_norm(x, {options_.channels()}, norm.weight, norm.bias, options_.epsilon());
+  TORCH_CHECK(x.size(-1) == options_.channels(), "qk_norm: input has ", x.size(-1), " channels, expected ",
+              options_.channels());
+  if (options_.kind() == QkNormKind::kLayerNorm)
+    return torch::layer_norm(x, {options_.channels()}, norm.weight, norm.bias, options_.epsilon());
   const auto unit = x / size_of(x);
   return norm.weight.defined() ? unit * norm.weight : unit;
 }

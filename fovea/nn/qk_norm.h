@@ -18,7 +18,8 @@ struct QkNormOptions {
   TORCH_ARG(double, epsilon) = 1e-6;
 };
 
-/// Normalises queries and keys of each head before their dot product. Without affine part and with the usual scale C^-0.5,
+/// Normalises queries and keys of each head before their dot product. Without affine part and with the usual scale
+/// C^-0.5,
 ///   <LN(q), LN(k)> / sqrt(C) = sqrt(C) corr(q, k) = <q - mean q, k - mean k> / (deviation(q) deviation(k) sqrt(C)):
 /// scores lie within sqrt(C) whatever the features' size, and deviation(q) deviation(k) acts as a temperature.
 /// Shapes   q [...,N,C], k [...,M,C] -> the same

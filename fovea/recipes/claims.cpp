@@ -16,19 +16,26 @@ double ClaimResult::figure(const std::string& name) const {
 
 std::string ClaimResult::verdict_text() const {
   switch (verdict) {
-    case Verdict::kExact: return "exact";
-    case Verdict::kHolds: return "holds";
-    case Verdict::kHoldsIf: return "holds, if " + condition;
-    case Verdict::kWordingInverted: return "wording inverted";
-    case Verdict::kWordingLoose: return "wording loose";
-    default: return "false";
+    case Verdict::kExact:
+      return "exact";
+    case Verdict::kHolds:
+      return "holds";
+    case Verdict::kHoldsIf:
+      return "holds, if " + condition;
+    case Verdict::kWordingInverted:
+      return "wording inverted";
+    case Verdict::kWordingLoose:
+      return "wording loose";
+    default:
+      return "false";
   }
 }
 
 const std::vector<Claim>& claims() {
   static const std::vector<Claim> all = [] {
     std::vector<Claim> list;
-    for (const auto group : {score_claims, cost_claims, window_claims, layer_claims, application_claims, awaited_claims})
+    for (const auto group :
+         {score_claims, cost_claims, window_claims, layer_claims, application_claims, awaited_claims})
       for (Claim& claim : group()) list.push_back(std::move(claim));
     const auto number = [](const Claim& c) { return std::stoi(c.id.substr(1)); };
     std::stable_sort(list.begin(), list.end(), [&](const Claim& a, const Claim& b) { return number(a) < number(b); });
@@ -45,8 +52,8 @@ const Claim& find_claim(const std::string& id) {
     known.push_back(claim.id);
   }
   const std::string near = nearest_name(id, known);
-  throw ArgumentError("claims: no claim is called '" + id + "'" + (near.empty() ? "" : ", did you mean " + near + "?") + "; there are " +
-                      known.front() + " to " + known.back());
+  throw ArgumentError("claims: no claim is called '" + id + "'" + (near.empty() ? "" : ", did you mean " + near + "?") +
+                      "; there are " + known.front() + " to " + known.back());
 }
 
 ClaimOutcome run_claim(const Claim& claim, const ClaimOptions& options) {
@@ -59,7 +66,8 @@ ClaimOutcome run_claim(const Claim& claim, const ClaimOptions& options) {
     const auto start = std::chrono::steady_clock::now();
     try {
       outcome.result = claim.run(options);
-      if (options.full && !claim.awaits.empty()) outcome.result->computed += " (trained part: the recipe of row " + claim.awaits + " is not in this version)";
+      if (options.full && !claim.awaits.empty())
+        outcome.result->computed += " (trained part: the recipe of row " + claim.awaits + " is not in this version)";
     } catch (const Error& e) {
       if (e.code() != ExitCode::kBug) throw;
       outcome.failure = e.what();

@@ -44,7 +44,8 @@ struct Claim {
   ClaimCost cost = ClaimCost::kInstant;
   /// Empty: nothing of it can be computed yet.
   std::function<ClaimResult(const ClaimOptions&)> run = {};
-  /// Mission row whose recipe, not in this version, would compute it, or the trained part of it; "": nothing is missing.
+  /// Mission row whose recipe, not in this version, would compute it, or the trained part of it; "": nothing is
+  /// missing.
   std::string awaits = {};
 };
 
@@ -61,7 +62,8 @@ struct ClaimOutcome {
 };
 
 /// Runs the named claims (none: all) in order. Trained ones only with options.full.
-/// Errors   ArgumentError for an unknown id, IoError for the image. A computation that throws is a failure of its claim.
+/// Errors   ArgumentError for an unknown id, IoError for the image. A computation that throws is a failure of its
+/// claim.
 std::vector<ClaimOutcome> run_claims(const std::vector<std::string>& ids, const ClaimOptions& options,
                                      const std::function<void(const ClaimOutcome&)>& done = {});
 

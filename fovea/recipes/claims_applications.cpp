@@ -19,7 +19,8 @@ using report::printed;
 long long whole(int64_t n) { return static_cast<long long>(n); }
 
 // Gaussian kernel regression in plain loops: x [N,D], points [M,D], values [M] -> [N].
-torch::Tensor kernel_regression(const torch::Tensor& x, const torch::Tensor& points, const torch::Tensor& values, double bandwidth) {
+torch::Tensor kernel_regression(const torch::Tensor& x, const torch::Tensor& points, const torch::Tensor& values,
+                                double bandwidth) {
   auto out = torch::zeros({x.size(0)}, x.options());
   const auto a = x.accessor<double, 2>(), b = points.accessor<double, 2>();
   const auto v = values.accessor<double, 1>();
@@ -47,10 +48,12 @@ ClaimResult kernel_smoother(const ClaimOptions& options) {
   torch::NoGradGuard no_grad;
   auto generator = at::detail::createCPUGenerator(options.seed);
   constexpr double h = 0.5;
-  const auto x = torch::randn({200, 3}, generator, torch::kFloat64), points = torch::randn({300, 3}, generator, torch::kFloat64);
+  const auto x = torch::randn({200, 3}, generator, torch::kFloat64),
+             points = torch::randn({300, 3}, generator, torch::kFloat64);
   const auto values = torch::randn({300}, generator, torch::kFloat64);
   const auto largest = [](const torch::Tensor& t) { return t.abs().max().item<double>(); };
-  const auto q = torch::cat({x, torch::ones({200, 1}, x.options())}, 1), k = torch::cat({points, -points.square().sum(1, true) / 2}, 1);
+  const auto q = torch::cat({x, torch::ones({200, 1}, x.options())}, 1),
+             k = torch::cat({points, -points.square().sum(1, true) / 2}, 1);
   const double gaussian = largest(attend(q, k, values, 1 / (h * h)) - kernel_regression(x, points, values, h));
   const double dot = largest(attend(x, points, values, 1 / (h * h)) - kernel_regression(x, points, values, h));
   const auto unit = points / points.norm(2, 1, true);
@@ -58,8 +61,12 @@ ClaimResult kernel_smoother(const ClaimOptions& options) {
   ClaimResult r;
   r.figures = {{"gaussian", gaussian}, {"dot_product", dot}, {"dot_product_unit_keys", dot_unit}};
   r.verdict = gaussian <= 1e-12 ? Verdict::kExact : Verdict::kFalse;
-  r.computed = printed("q = [x,1], k = [x_i, -|x_i|^2/2], scale 1/h^2: difference %.1e; plain dot products %.1e on unit-norm keys, %.2g on others", gaussian, dot_unit, dot);
-  r.inputs = "300 points and 200 queries in 3-D, h = 0.5, seed " + std::to_string(options.seed), r.with = "fovea::attention in double against plain loops";
+  r.computed = printed(
+      "q = [x,1], k = [x_i, -|x_i|^2/2], scale 1/h^2: difference %.1e; plain dot products %.1e on unit-norm keys, %.2g "
+      "on others",
+      gaussian, dot_unit, dot);
+  r.inputs = "300 points and 200 queries in 3-D, h = 0.5, seed " + std::to_string(options.seed),
+  r.with = "fovea::attention in double against plain loops";
   return r;
 }
 
@@ -75,14 +82,18 @@ double argmax(F&& f) {
 ClaimResult best_ring(const ClaimOptions&) {
   const auto tumour = [](double r) { return std::exp(-r * r / 2); };  // r in sigma
   ClaimResult r;
-  r.figures = {{"edge", argmax([&](double s) { return s * tumour(s); })},                 // |d intensity / d position|, also mass on a ring: 2 pi r
+  r.figures = {{"edge", argmax([&](double s) {
+                  return s * tumour(s);
+                })},  // |d intensity / d position|, also mass on a ring: 2 pi r
                {"shell_mass", argmax([&](double s) { return 4 * M_PI * s * s * tumour(s); })},
-               {"size", argmax([&](double s) { return s * s * tumour(s); })},             // |d intensity / d sigma|
+               {"size", argmax([&](double s) { return s * s * tumour(s); })},  // |d intensity / d sigma|
                {"intensity", argmax([&](double s) { return tumour(s); })}};
   r.verdict = std::abs(r.figure("edge") - 1) < 1e-3 ? Verdict::kHoldsIf : Verdict::kFalse;
   r.condition = "the goal is edge or position, or mass on a 2-D ring";
-  r.computed = printed("%.3f sigma for edge, position and mass on a ring; %.3f for mass on a 3-D shell and %.3f for size; %.0f for intensity", r.figure("edge"),
-                       r.figure("shell_mass"), r.figure("size"), r.figure("intensity"));
+  r.computed = printed(
+      "%.3f sigma for edge, position and mass on a ring; %.3f for mass on a 3-D shell and %.3f for size; %.0f for "
+      "intensity",
+      r.figure("edge"), r.figure("shell_mass"), r.figure("size"), r.figure("intensity"));
   r.inputs = "exp(-r^2 / 2 sigma^2), r from 0 to 4 sigma in steps of 1e-4", r.with = "arithmetic";
   return r;
 }
@@ -104,8 +115,8 @@ double all_hidden(int64_t others, int64_t hidden, int neighbours) {
   return p;
 }
 
-// Means over masks, with their standard errors: share of hidden interior blocks of a cube of edge 16 whose 6, and whose 26
-// neighbours are all hidden, and visible ones of the 26.
+// Means over masks, with their standard errors: share of hidden interior blocks of a cube of edge 16 whose 6, and whose
+// 26 neighbours are all hidden, and visible ones of the 26.
 struct Neighbourhood {
   std::array<double, 3> mean{}, error{};
 };
@@ -147,17 +158,23 @@ ClaimResult hidden_neighbours(const ClaimOptions& options) {
   double worst = 0;
   for (const double ratio : {0.97, 0.75}) {
     const int64_t others = 4095, hidden = 4096 - data::kept_patches(4096, ratio) - 1;  // beside the hidden block itself
-    const std::array<double, 3> exact = {all_hidden(others, hidden, 6), all_hidden(others, hidden, 26), 26 * (1 - double(hidden) / double(others))};
+    const std::array<double, 3> exact = {all_hidden(others, hidden, 6), all_hidden(others, hidden, 26),
+                                         26 * (1 - double(hidden) / double(others))};
     const Neighbourhood drawn = draw_neighbourhoods(ratio, 400, options.seed);
     for (int i = 0; i < 3; ++i) worst = std::max(worst, std::abs(drawn.mean[i] - exact[i]) / drawn.error[i]);
     const std::string name = printed("_%.0f", 100 * ratio);
-    r.figures.emplace_back("all_6" + name, exact[0]), r.figures.emplace_back("all_26" + name, exact[1]), r.figures.emplace_back("visible" + name, exact[2]);
+    r.figures.emplace_back("all_6" + name, exact[0]), r.figures.emplace_back("all_26" + name, exact[1]),
+        r.figures.emplace_back("visible" + name, exact[2]);
   }
   r.figures.emplace_back("monte_carlo_standard_errors", worst);
   r.verdict = r.figure("all_26_97") > 0.1 && worst <= 3 ? Verdict::kHolds : Verdict::kFalse;
-  r.computed = printed("at 97 %% P(all 6) %.3f, P(all 26) %.3f, %.2f visible of 26; at 75 %% %.3f and %.4f; 400 drawn masks agree within %.1f standard errors", r.figure("all_6_97"),
-                       r.figure("all_26_97"), r.figure("visible_97"), r.figure("all_6_75"), r.figure("all_26_75"), worst);
-  r.inputs = "hidden interior blocks of 16^3, seed " + std::to_string(options.seed), r.with = "hypergeometric products, data::draw_kept_patches";
+  r.computed = printed(
+      "at 97 %% P(all 6) %.3f, P(all 26) %.3f, %.2f visible of 26; at 75 %% %.3f and %.4f; 400 drawn masks agree "
+      "within %.1f standard errors",
+      r.figure("all_6_97"), r.figure("all_26_97"), r.figure("visible_97"), r.figure("all_6_75"), r.figure("all_26_75"),
+      worst);
+  r.inputs = "hidden interior blocks of 16^3, seed " + std::to_string(options.seed),
+  r.with = "hypergeometric products, data::draw_kept_patches";
   return r;
 }
 
@@ -168,16 +185,23 @@ ClaimResult rows_and_columns(const ClaimOptions& options) {
     const auto qkv = torch::randn({1, 6, 9, 3, 1, 8}, generator, torch::kFloat64).requires_grad_();
     ops::axial_attention(qkv, axis)[0][2][5].sum().backward();
     const auto support = (qkv.grad() != 0).flatten(3).any(-1)[0];  // [R,L]
-    const int64_t species = support.select(1, 5).sum().item<int64_t>(), positions = support.select(0, 2).sum().item<int64_t>();
+    const int64_t species = support.select(1, 5).sum().item<int64_t>(),
+                  positions = support.select(0, 2).sum().item<int64_t>();
     return std::array<int64_t, 3>{species, positions, support.sum().item<int64_t>()};
   };
   const auto row = mixed("residues"), column = mixed("sequences");
   ClaimResult r;
-  r.figures = {{"row_species", double(row[0])}, {"row_positions", double(row[1])}, {"column_species", double(column[0])}, {"column_positions", double(column[1])}};
-  const bool rows_stay_in_a_species = row == std::array<int64_t, 3>{1, 9, 9} && column == std::array<int64_t, 3>{6, 1, 6};
+  r.figures = {{"row_species", double(row[0])},
+               {"row_positions", double(row[1])},
+               {"column_species", double(column[0])},
+               {"column_positions", double(column[1])}};
+  const bool rows_stay_in_a_species =
+      row == std::array<int64_t, 3>{1, 9, 9} && column == std::array<int64_t, 3>{6, 1, 6};
   r.verdict = rows_stay_in_a_species ? Verdict::kWordingInverted : Verdict::kFalse;
-  r.computed = printed("of 6 species x 9 positions, AlphaFold 2's row attention (axis residues) mixes %lld species, %lld positions; its column attention %lld, %lld", whole(row[0]),
-                       whole(row[1]), whole(column[0]), whole(column[1]));
+  r.computed = printed(
+      "of 6 species x 9 positions, AlphaFold 2's row attention (axis residues) mixes %lld species, %lld positions; its "
+      "column attention %lld, %lld",
+      whole(row[0]), whole(row[1]), whole(column[0]), whole(column[1]));
   r.inputs = "random alignment, seed " + std::to_string(options.seed), r.with = "gradients of fovea::axial_attention";
   return r;
 }
@@ -188,7 +212,9 @@ ClaimResult green(const ClaimOptions&) {
     constexpr int64_t n = 63;
     const double h = 1.0 / (n + 1);
     const auto options = torch::TensorOptions(type);
-    const auto matrix = (2 * torch::eye(n, options) - torch::diag(torch::ones({n - 1}, options), 1) - torch::diag(torch::ones({n - 1}, options), -1)) / (h * h);
+    const auto matrix = (2 * torch::eye(n, options) - torch::diag(torch::ones({n - 1}, options), 1) -
+                         torch::diag(torch::ones({n - 1}, options), -1)) /
+                        (h * h);
     const auto x = torch::arange(1, n + 1, torch::TensorOptions(torch::kFloat64)) * h;
     const auto exact = torch::minimum(x.unsqueeze(1), x) * (1 - torch::maximum(x.unsqueeze(1), x));
     return (torch::linalg_inv(matrix).to(torch::kFloat64) / h - exact).abs().max().item<double>();
@@ -207,10 +233,12 @@ std::vector<Claim> application_claims() {
   using enum ClaimCost;
   return {
       {"C30", "Attention is Nadaraya-Watson kernel regression", "equal", kSeconds, kernel_smoother},
-      {"C32", "For a Gaussian tumour the best sampling ring has radius exactly sigma", "1 sigma", kSeconds, best_ring, "A3"},
+      {"C32", "For a Gaussian tumour the best sampling ring has radius exactly sigma", "1 sigma", kSeconds, best_ring,
+       "A3"},
       {"C39", "MAE hides up to 97 %", "97 %", kInstant, hidden_97},
       {"C40", "... and a block's neighbours may all be hidden too", "all hidden", kSeconds, hidden_neighbours},
-      {"C43", "Axial attention: first 'rows' = across species at one position, then 'columns'", "rows: species", kSeconds, rows_and_columns},
+      {"C43", "Axial attention: first 'rows' = across species at one position, then 'columns'", "rows: species",
+       kSeconds, rows_and_columns},
       {"C46", "The finite-difference inverse is the Green's function", "equal", kInstant, green},
   };
 }

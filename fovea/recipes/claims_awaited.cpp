@@ -1,5 +1,5 @@
-// Claims that no recipe of this version computes. A recipe takes its line from here to its own file and adds the function
-// that computes it.
+// Claims that no recipe of this version computes. A recipe takes its line from here to its own file and adds the
+// function that computes it.
 #include "fovea/recipes/claims.h"
 
 namespace fovea::recipes {
@@ -7,18 +7,33 @@ namespace fovea::recipes {
 std::vector<Claim> awaited_claims() {
   using enum ClaimCost;
   return {
-      {"C20", "Two far nodules are compared directly, without layer-by-layer convolution", "direct", kTrained, {}, "P3a"},
+      {"C20",
+       "Two far nodules are compared directly, without layer-by-layer convolution",
+       "direct",
+       kTrained,
+       {},
+       "P3a"},
       {"C24", "One head cannot serve all three tissues", "cannot", kTrained, {}, "P6"},
       {"C29", "Normalising q and k stabilises training", "stabler", kTrained, {}, "P8"},
       {"C31", "MIL attention gives the tell-tale tiles the most weight", "most", kTrained, {}, "A2"},
       {"C34", "Spatial attention costs only a few parameters", "a few", kInstant, {}, "A4"},
-      {"C35", "CT cannot tell active tumour from necrosis, PET is coarse; CT asking PET gets both", "both", kTrained, {}, "A5"},
+      {"C35",
+       "CT cannot tell active tumour from necrosis, PET is coarse; CT asking PET gets both",
+       "both",
+       kTrained,
+       {},
+       "A5"},
       {"C36", "Co-attention links image and table both ways", "both ways", kTrained, {}, "A6"},
       {"C37", "A sentence finds its region and a gate sets the image's weight", "finds it", kTrained, {}, "A7"},
       {"C38", "The class token decides which features to trust", "decides", kTrained, {}, "A8"},
       {"C41", "Hiding most blocks forces long-range dependencies", "forces", kTrained, {}, "A9"},
       {"C42", "Both task losses update the same attention weights", "both", kTrained, {}, "A10"},
-      {"C45", "A RoPE transformer learns -u'' = f and its kernel resembles the Green's function", "resembles", kTrained, {}, "A12"},
+      {"C45",
+       "A RoPE transformer learns -u'' = f and its kernel resembles the Green's function",
+       "resembles",
+       kTrained,
+       {},
+       "A12"},
       {"C47", "The same idea fuses environmental data over space and time", "fuses", kTrained, {}, "A13"},
       {"C49", "MAE learns anatomy without labels", "learns it", kTrained, {}, "A9"},
       {"C50", "Knowledge of one task helps the other", "helps", kTrained, {}, "A10"},

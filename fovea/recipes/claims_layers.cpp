@@ -28,8 +28,9 @@ ClaimResult parameters_of_heads(const ClaimOptions&) {
     equal &= n == first;
   }
   r.verdict = equal ? Verdict::kExact : Verdict::kFalse;
-  r.computed = printed("%lld parameters with 1, %.0f with 2, %.0f with 4, %.0f with 8, %.0f with 12 heads", whole(first), r.figures[1].second, r.figures[2].second,
-                       r.figures[3].second, r.figures[4].second);
+  r.computed =
+      printed("%lld parameters with 1, %.0f with 2, %.0f with 4, %.0f with 8, %.0f with 12 heads", whole(first),
+              r.figures[1].second, r.figures[2].second, r.figures[3].second, r.figures[4].second);
   r.inputs = "width 768, all biases", r.with = "nn::SelfAttention";
   return r;
 }
@@ -45,8 +46,10 @@ ClaimResult hot_or_cold(const ClaimOptions& options) {
     line += printed("%s%.2f", line.empty() ? "" : ", ", entropy), rises &= entropy > before, before = entropy;
   }
   r.verdict = rises ? Verdict::kWordingInverted : Verdict::kHolds;
-  r.computed = "entropy of softmax(s/tau): " + line + " nats at tau = 1/4, 1/2, 1, 2, 4: " + (rises ? "to focus, tau must fall and beta = 1/tau rise" : "a higher tau focuses");
-  r.inputs = "500 rows of 64 normal scores, seed " + std::to_string(options.seed), r.with = "fovea::attention_rows, scale = 1/tau";
+  r.computed = "entropy of softmax(s/tau): " + line + " nats at tau = 1/4, 1/2, 1, 2, 4: " +
+               (rises ? "to focus, tau must fall and beta = 1/tau rise" : "a higher tau focuses");
+  r.inputs = "500 rows of 64 normal scores, seed " + std::to_string(options.seed),
+  r.with = "fovea::attention_rows, scale = 1/tau";
   return r;
 }
 
@@ -56,8 +59,10 @@ ClaimResult permuted(const ClaimOptions& options) {
   r.figures = {{"equivariance", e.unbiased}, {"invariance", e.unmoved}, {"with_bias", e.biased}, {"pooled", e.pooled}};
   const bool equivariant = e.unbiased <= 1e-5, invariant = e.unmoved <= 1e-5;
   r.verdict = invariant ? Verdict::kExact : equivariant ? Verdict::kWordingLoose : Verdict::kFalse;
-  r.computed = printed("equivariant: outputs move along (%.1e), they do not stay (%.1f); pooled they are invariant (%.1e); with a bias neither (%.1f)", e.unbiased,
-                       e.unmoved, e.pooled, e.biased);
+  r.computed = printed(
+      "equivariant: outputs move along (%.1e), they do not stay (%.1f); pooled they are invariant (%.1e); with a bias "
+      "neither (%.1f)",
+      e.unbiased, e.unmoved, e.pooled, e.biased);
   r.inputs = "60 tokens, 4 heads, a random order, seed " + std::to_string(options.seed), r.with = "fovea::attention";
   return r;
 }
@@ -66,25 +71,38 @@ ClaimResult right_neighbour(const ClaimOptions& options) {
   int peaks = 0;
   double worst = 1, blind_best = 0;
   for (uint64_t seed = 0; seed < 5; ++seed) {
-    const RightNeighbour learned = learn_right_neighbour(/*with_bias=*/true, options.seed + 10 + seed), blind = learn_right_neighbour(/*with_bias=*/false, options.seed + 10 + seed);
-    peaks += learned.peaks_at_right_neighbour, worst = std::min(worst, learned.accuracy), blind_best = std::max(blind_best, blind.accuracy - blind.majority);
+    const RightNeighbour learned = learn_right_neighbour(/*with_bias=*/true, options.seed + 10 + seed),
+                         blind = learn_right_neighbour(/*with_bias=*/false, options.seed + 10 + seed);
+    peaks += learned.peaks_at_right_neighbour, worst = std::min(worst, learned.accuracy),
+                                               blind_best = std::max(blind_best, blind.accuracy - blind.majority);
   }
   ClaimResult r;
   r.figures = {{"peaks_of_5", double(peaks)}, {"worst_accuracy", worst}, {"blind_above_majority", blind_best}};
   r.verdict = peaks == 5 && worst > 0.99 ? Verdict::kHolds : Verdict::kFalse;
-  r.computed = printed("largest entry at (0,0,+1) in %d of 5 trainings, worst accuracy %.3f; without bias at most %.3f above the most frequent symbol", peaks, worst, blind_best);
-  r.inputs = "windows of 4^3 random symbols, 250 steps, seeds " + std::to_string(options.seed + 10) + " and following", r.with = "fovea::window_attention, trained";
+  r.computed = printed(
+      "largest entry at (0,0,+1) in %d of 5 trainings, worst accuracy %.3f; without bias at most %.3f above the most "
+      "frequent symbol",
+      peaks, worst, blind_best);
+  r.inputs = "windows of 4^3 random symbols, 250 steps, seeds " + std::to_string(options.seed + 10) + " and following",
+  r.with = "fovea::window_attention, trained";
   return r;
 }
 
 ClaimResult implicit(const ClaimOptions& options) {
   const ImplicitTemperature t = implicit_temperature(64, options.seed);
   ClaimResult r;
-  r.figures = {{"identity", t.identity}, {"correlation", t.correlation}, {"activations", t.activations}, {"mean_temperature", t.mean_temperature}};
-  r.verdict = t.identity <= 1e-12 && t.correlation <= 1e-12 && t.activations <= 1e-4 ? Verdict::kExact : Verdict::kFalse;
-  r.computed = printed("scores are sqrt(C) corr(q,k) within %.1e and q.k/(tau sqrt(C)), tau = sigma_q sigma_k, within %.1e; mean tau %.2f for sigmas 3 and 0.2", t.correlation,
-                       t.identity, t.mean_temperature);
-  r.inputs = "200 normal queries and keys, C = 64, seed " + std::to_string(options.seed) + "; q and k of a layer on scan patches: " + printed("%.1e", t.activations) + " in float";
+  r.figures = {{"identity", t.identity},
+               {"correlation", t.correlation},
+               {"activations", t.activations},
+               {"mean_temperature", t.mean_temperature}};
+  r.verdict =
+      t.identity <= 1e-12 && t.correlation <= 1e-12 && t.activations <= 1e-4 ? Verdict::kExact : Verdict::kFalse;
+  r.computed = printed(
+      "scores are sqrt(C) corr(q,k) within %.1e and q.k/(tau sqrt(C)), tau = sigma_q sigma_k, within %.1e; mean tau "
+      "%.2f for sigmas 3 and 0.2",
+      t.correlation, t.identity, t.mean_temperature);
+  r.inputs = "200 normal queries and keys, C = 64, seed " + std::to_string(options.seed) +
+             "; q and k of a layer on scan patches: " + printed("%.1e", t.activations) + " in float";
   r.with = "nn::QkNorm";
   return r;
 }
@@ -94,8 +112,11 @@ ClaimResult well_behaved(const ClaimOptions& options) {
   ClaimResult r;
   r.figures = {{"bound", t.bound}, {"largest_score", t.largest_score}, {"change_x100", t.change}};
   r.verdict = t.largest_score <= t.bound * (1 + 1e-12) && t.change <= 1e-6 ? Verdict::kExact : Verdict::kFalse;
-  r.computed = printed("largest |score| %.4f of at most sqrt(C) = %.0f; inputs x100 change a score by %.1e", t.largest_score, t.bound, t.change);
-  r.inputs = "random, aligned, opposite, constant and huge vectors, C = 64, epsilon 1e-12, seed " + std::to_string(options.seed), r.with = "nn::QkNorm";
+  r.computed = printed("largest |score| %.4f of at most sqrt(C) = %.0f; inputs x100 change a score by %.1e",
+                       t.largest_score, t.bound, t.change);
+  r.inputs = "random, aligned, opposite, constant and huge vectors, C = 64, epsilon 1e-12, seed " +
+             std::to_string(options.seed),
+  r.with = "nn::QkNorm";
   return r;
 }
 
@@ -106,8 +127,12 @@ ClaimResult patches_are_linear(const ClaimOptions& options) {
   ClaimResult r;
   r.figures = {{"difference", difference}, {"voxels_changed", double(changed)}};
   r.verdict = difference <= 1e-6 && changed == 0 ? Verdict::kExact : Verdict::kFalse;
-  r.computed = printed("strided convolution and flatten + linear differ by %.1e; %lld of %lld voxels change by cutting and joining", difference, whole(changed), whole(scan.voxels.numel()));
-  r.inputs = std::string(scan.real ? "Colin27 T1" : "random smooth volume") + ", 181x217x181; seed " + std::to_string(options.seed), r.with = "nn::PatchEmbed";
+  r.computed = printed(
+      "strided convolution and flatten + linear differ by %.1e; %lld of %lld voxels change by cutting and joining",
+      difference, whole(changed), whole(scan.voxels.numel()));
+  r.inputs = std::string(scan.real ? "Colin27 T1" : "random smooth volume") + ", 181x217x181; seed " +
+             std::to_string(options.seed),
+  r.with = "nn::PatchEmbed";
   return r;
 }
 }  // namespace
@@ -116,12 +141,15 @@ std::vector<Claim> layer_claims() {
   using enum ClaimCost;
   return {
       {"C21", "Multi-head has almost the same number of parameters", "almost equal", kInstant, parameters_of_heads},
-      {"C23", "The tumour head uses a 'higher temperature', i.e. a smaller scale factor", "higher", kSeconds, hot_or_cold, "P6"},
+      {"C23", "The tumour head uses a 'higher temperature', i.e. a smaller scale factor", "higher", kSeconds,
+       hot_or_cold, "P6"},
       {"C25", "Self-attention is permutation-invariant", "invariant", kSeconds, permuted},
       {"C26", "A relative bias can learn 'the right neighbour matters more'", "learns it", kTrained, right_neighbour},
-      {"C27", "LayerNorm of q, k gives an implicit temperature from sigma_x, sigma_y", "sigma_x sigma_y", kSeconds, implicit},
+      {"C27", "LayerNorm of q, k gives an implicit temperature from sigma_x, sigma_y", "sigma_x sigma_y", kSeconds,
+       implicit},
       {"C28", "Scores are then always in a well-behaved range", "bounded", kSeconds, well_behaved},
-      {"C48", "Cutting, flattening and one linear map turn a volume into tokens", "equal", kSeconds, patches_are_linear},
+      {"C48", "Cutting, flattening and one linear map turn a volume into tokens", "equal", kSeconds,
+       patches_are_linear},
   };
 }
 

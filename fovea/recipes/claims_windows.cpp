@@ -28,8 +28,10 @@ ClaimResult isolated(const ClaimOptions& options) {
   ClaimResult r;
   r.figures = {{"reached_outside", double(outside)}, {"unreached_inside", double(missing)}};
   r.verdict = outside == 0 && missing == 0 ? Verdict::kExact : Verdict::kFalse;
-  r.computed = printed("%lld tokens outside the window with a derivative that is not 0, %lld inside whose is 0", whole(outside), whole(missing));
-  r.inputs = "3 of 16^3 tokens, windows of 4^3, seed " + std::to_string(options.seed), r.with = "gradients of fovea::window_attention in double";
+  r.computed = printed("%lld tokens outside the window with a derivative that is not 0, %lld inside whose is 0",
+                       whole(outside), whole(missing));
+  r.inputs = "3 of 16^3 tokens, windows of 4^3, seed " + std::to_string(options.seed),
+  r.with = "gradients of fovea::window_attention in double";
   return r;
 }
 
@@ -39,7 +41,8 @@ std::set<int64_t> partners(const Triple& grid, const Triple& window, const Tripl
   const int64_t n = window[0] * window[1] * window[2];
   std::vector<int32_t> tokens(n), region(n);
   for (int64_t i = 0; i < counts[0] * counts[1] * counts[2]; ++i) {
-    kernels::window_tokens(grid, window, shift, {i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]}, tokens.data(), region.data());
+    kernels::window_tokens(grid, window, shift, {i / (counts[1] * counts[2]), i / counts[2] % counts[1], i % counts[2]},
+                           tokens.data(), region.data());
     for (int64_t a = 0; a < n; ++a) {
       if (tokens[a] != token) continue;
       std::set<int64_t> found;
@@ -59,12 +62,15 @@ ClaimResult new_neighbours(const ClaimOptions&) {
   for (const int64_t token : after)
     if (!before.contains(token)) met.push_back(token);
   ClaimResult r;
-  r.figures = {{"partners_before", double(before.size())}, {"partners_after", double(after.size())}, {"met_only_after", double(met.size())}};
+  r.figures = {{"partners_before", double(before.size())},
+               {"partners_after", double(after.size())},
+               {"met_only_after", double(met.size())}};
   r.verdict = met.empty() ? Verdict::kFalse : Verdict::kExact;
   std::string pairs;
   for (size_t i = 0; i < met.size(); i += (met.size() + 2) / 3)
     pairs += printed(" (%lld,%lld,%lld)", whole(met[i] / 256), whole(met[i] / 16 % 16), whole(met[i] % 16));
-  r.computed = printed("corner token (7,7,7) meets %zu tokens only after the shift, such as%s", met.size(), pairs.c_str());
+  r.computed =
+      printed("corner token (7,7,7) meets %zu tokens only after the shift, such as%s", met.size(), pairs.c_str());
   r.inputs = "16^3 tokens, windows of 8^3, shift 4", r.with = "window and region ids of the kernels";
   return r;
 }
@@ -77,10 +83,12 @@ ClaimResult whole_field(const ClaimOptions& options) {
     const AxisDepth depth = layers_until_whole_axis(n, w);
     const int64_t merging = layers_until_whole_axis_with_merging(n, w);
     const std::string name = printed("%lld_%lld", whole(n), whole(w));
-    r.figures.emplace_back("worst_" + name, double(depth.worst)), r.figures.emplace_back("best_" + name, double(depth.best));
+    r.figures.emplace_back("worst_" + name, double(depth.worst)),
+        r.figures.emplace_back("best_" + name, double(depth.best));
     r.figures.emplace_back("merging_" + name, double(merging));
     const char* comma = worst.empty() ? "" : ", ";
-    worst += comma + std::to_string(depth.worst), best += comma + std::to_string(depth.best), merged += comma + std::to_string(merging);
+    worst += comma + std::to_string(depth.worst), best += comma + std::to_string(depth.best),
+        merged += comma + std::to_string(merging);
     reached &= depth.worst > 0;
   }
   // The boolean prediction against derivatives that are not 0, one layer before the corner token sees it all and then.
@@ -92,10 +100,13 @@ ClaimResult whole_field(const ClaimOptions& options) {
   }
   r.figures.emplace_back("differing", double(differing));
   r.verdict = reached && differing == 0 ? Verdict::kHoldsIf : Verdict::kFalse;
-  r.condition = printed("the stack is deep: %.0f layers for an axis of 64 tokens and windows of 8", r.figure("worst_64_8"));
-  r.computed = "layers until the corner token sees its axis: " + worst + " (n,w = 16,4; 64,8; 128,8), best token " + best + ", with patch merging " + merged +
+  r.condition =
+      printed("the stack is deep: %.0f layers for an axis of 64 tokens and windows of 8", r.figure("worst_64_8"));
+  r.computed = "layers until the corner token sees its axis: " + worst + " (n,w = 16,4; 64,8; 128,8), best token " +
+               best + ", with patch merging " + merged +
                printed("; %lld derivatives against the prediction", whole(differing));
-  r.inputs = "alternating layers, shift w/2, seed " + std::to_string(options.seed), r.with = "boolean prediction, gradients of fovea::window_attention at n = 64";
+  r.inputs = "alternating layers, shift w/2, seed " + std::to_string(options.seed),
+  r.with = "boolean prediction, gradients of fovea::window_attention at n = 64";
   return r;
 }
 
@@ -105,11 +116,15 @@ ClaimResult still_linear(const ClaimOptions&) {
   const int64_t shifted = kernels::attention_cost(kernels::AttentionReach::kShiftedWindows, layer).pairs;
   const PairCounts c = count_pairs({16, 16, 16}, {4, 4, 4}, {2, 2, 2});
   ClaimResult r;
-  r.figures = {{"window_pairs", double(windows)}, {"shifted_pairs", double(shifted)}, {"masked_percent", 100.0 * double(c.masked) / double(c.pairs)},
-               {"windows_with_mask", double(c.windows_with_mask)}, {"windows", double(c.windows)}};
+  r.figures = {{"window_pairs", double(windows)},
+               {"shifted_pairs", double(shifted)},
+               {"masked_percent", 100.0 * double(c.masked) / double(c.pairs)},
+               {"windows_with_mask", double(c.windows_with_mask)},
+               {"windows", double(c.windows)}};
   r.verdict = shifted <= windows && c.pairs - c.masked == shifted ? Verdict::kExact : Verdict::kFalse;
-  r.computed = printed("%lld products against %lld of unshifted windows: %.1f %% of pairs masked, %lld of %lld windows need a mask", whole(shifted), whole(windows),
-                       r.figure("masked_percent"), whole(c.windows_with_mask), whole(c.windows));
+  r.computed = printed(
+      "%lld products against %lld of unshifted windows: %.1f %% of pairs masked, %lld of %lld windows need a mask",
+      whole(shifted), whole(windows), r.figure("masked_percent"), whole(c.windows_with_mask), whole(c.windows));
   r.inputs = "16^3 tokens, windows of 4^3, shift 2", r.with = "the planner of fovea cost, region ids of the kernels";
   return r;
 }

@@ -50,9 +50,12 @@ double heads_against_single_runs(int64_t width, int64_t heads, uint64_t seed) {
 Equivariance permute_tokens(uint64_t seed) {
   torch::NoGradGuard no_grad;
   auto generator = at::detail::createCPUGenerator(seed);
-  const auto x = torch::randn({3, 1, 4, 60, 16}, generator, torch::kFloat32), bias = torch::randn({1, 4, 60, 60}, generator, torch::kFloat32);
+  const auto x = torch::randn({3, 1, 4, 60, 16}, generator, torch::kFloat32),
+             bias = torch::randn({1, 4, 60, 60}, generator, torch::kFloat32);
   const auto order = torch::randperm(60, generator, torch::TensorOptions(torch::kInt64));
-  const auto run = [&](const torch::Tensor& t, const std::optional<torch::Tensor>& b) { return std::get<0>(ops::attention(t[0], t[1], t[2], b)); };
+  const auto run = [&](const torch::Tensor& t, const std::optional<torch::Tensor>& b) {
+    return std::get<0>(ops::attention(t[0], t[1], t[2], b));
+  };
   const auto moved = x.index_select(3, order);
   const auto plain = run(x, {}), plain_moved = run(moved, {});
   Equivariance e;
@@ -76,12 +79,15 @@ ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed) {
   const auto scores = [&](const torch::Tensor& q, const torch::Tensor& k) { return scores_of(norm, q, k); };
   ImplicitTemperature t;
   t.bound = root;
-  const auto draw = [&](double mean, double deviation) { return torch::randn({200, channels}, generator, torch::kFloat64) * deviation + mean; };
+  const auto draw = [&](double mean, double deviation) {
+    return torch::randn({200, channels}, generator, torch::kFloat64) * deviation + mean;
+  };
   {
     const auto q = draw(0.5, 3), k = draw(-0.1, 0.2);
     const auto temperature = norm->implicit_temperature(q, k);
     const auto s = scores(q, k), products = centred_products(q, k);
-    const auto norms = torch::matmul((q - q.mean(-1, true)).norm(2, -1, true), (k - k.mean(-1, true)).norm(2, -1, true).t());
+    const auto norms =
+        torch::matmul((q - q.mean(-1, true)).norm(2, -1, true), (k - k.mean(-1, true)).norm(2, -1, true).t());
     t.identity = largest(s - products / (temperature * root));
     t.correlation = largest(s - root * products / norms);
     t.mean_temperature = temperature.mean().item<double>();
@@ -99,12 +105,14 @@ ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed) {
     const auto voxels = sample_scan(seed).voxels.slice(0, 40, 104).slice(1, 60, 124).slice(2, 50, 114);
     nn::PatchEmbeddingBlock embed(nn::PatchEmbeddingOptions(1, {64, 64, 64}, {8, 8, 8}, 4 * channels));
     nn::SelfAttention layer(nn::SelfAttentionOptions(4 * channels, 4));
-    for (torch::nn::Module* m : std::initializer_list<torch::nn::Module*>{embed.get(), layer.get()}) fill(*m, 0.05, generator);
+    for (torch::nn::Module* m : std::initializer_list<torch::nn::Module*>{embed.get(), layer.get()})
+      fill(*m, 0.05, generator);
     const auto tokens = embed->forward((voxels / voxels.max()).reshape({1, 1, 64, 64, 64}))[0];  // [N,E]
     const auto qkv = layer->qkv(tokens).view({tokens.size(0), 3, 4, channels});
     for (int64_t h = 0; h < 4; ++h) {
       const auto q = qkv.select(1, 0).select(1, h), k = qkv.select(1, 1).select(1, h);
-      t.activations = std::max(t.activations, largest(scores(q, k) - centred_products(q, k) / (norm->implicit_temperature(q, k) * root)));
+      t.activations = std::max(
+          t.activations, largest(scores(q, k) - centred_products(q, k) / (norm->implicit_temperature(q, k) * root)));
     }
   }
   return t;

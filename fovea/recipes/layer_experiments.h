@@ -3,13 +3,15 @@
 
 #include <vector>
 
-// What `fovea check`, `fovea claims` and the lessons find out about heads, permutations and norms, each computed in one place.
+// What `fovea check`, `fovea claims` and the lessons find out about heads, permutations and norms, each computed in one
+// place.
 namespace fovea::recipes {
 
 /// Parameters of one self-attention layer, all biases included or only that of the output.
 int64_t attention_parameters(int64_t width, int64_t heads, bool qkv_bias);
 
-/// Largest difference between a layer of several heads and the same weights run head by head, concatenated and projected.
+/// Largest difference between a layer of several heads and the same weights run head by head, concatenated and
+/// projected.
 double heads_against_single_runs(int64_t width, int64_t heads, uint64_t seed);
 
 /// Largest differences after the tokens were permuted, outputs being permuted back.
@@ -21,14 +23,15 @@ struct Equivariance {
 };
 Equivariance permute_tokens(uint64_t seed);
 
-/// QK-norm without affine part, in double: scores against the identities and bounds of theory, all as largest differences.
+/// QK-norm without affine part, in double: scores against the identities and bounds of theory, all as largest
+/// differences.
 struct ImplicitTemperature {
-  double identity = 0;      // score - centred dot product / (temperature sqrt(C))
-  double correlation = 0;   // score - sqrt(C) corr(q, k)
-  double activations = 0;   // the first again, on q and k of a self-attention layer fed with patches of a scan, in float
-  double bound = 0;         // sqrt(C)
-  double largest_score = 0; // over random, aligned, opposite, constant and huge inputs
-  double change = 0;        // of a score when all inputs grow 100-fold
+  double identity = 0;     // score - centred dot product / (temperature sqrt(C))
+  double correlation = 0;  // score - sqrt(C) corr(q, k)
+  double activations = 0;  // the first again, on q and k of a self-attention layer fed with patches of a scan, in float
+  double bound = 0;        // sqrt(C)
+  double largest_score = 0;     // over random, aligned, opposite, constant and huge inputs
+  double change = 0;            // of a score when all inputs grow 100-fold
   double mean_temperature = 0;  // for deviations of 3 (q) and 0.2 (k)
 };
 ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed);

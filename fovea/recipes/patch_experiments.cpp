@@ -39,13 +39,16 @@ double patch_projection_difference(uint64_t seed) {
   auto generator = at::detail::createCPUGenerator(seed);
   const nn::Triple p{2, 4, 3};
   nn::PatchEmbed embed(nn::PatchEmbedOptions(2, 24).patch(p));
-  for (auto& parameter : embed->parameters()) parameter.uniform_(-0.2, 0.2, generator);  // what torch draws for 48 inputs
+  for (auto& parameter : embed->parameters())
+    parameter.uniform_(-0.2, 0.2, generator);  // what torch draws for 48 inputs
   const auto x = torch::randn({1, 2, 9, 10, 11}, generator, torch::kFloat32);
   const auto convolved = embed->forward(x);
   const auto padded = nn::pad_to_multiple(x, p);
   const int64_t z = padded.size(2) / p[0], y = padded.size(3) / p[1], w = padded.size(4) / p[2];
   // c (z pz) (y py) (x px) -> (z y x) (c pz py px)
-  const auto flat = padded.reshape({2, z, p[0], y, p[1], w, p[2]}).permute({1, 3, 5, 0, 2, 4, 6}).reshape({z * y * w, 2 * p[0] * p[1] * p[2]});
+  const auto flat = padded.reshape({2, z, p[0], y, p[1], w, p[2]})
+                        .permute({1, 3, 5, 0, 2, 4, 6})
+                        .reshape({z * y * w, 2 * p[0] * p[1] * p[2]});
   const auto linear = torch::addmm(embed->proj->bias, flat, embed->proj->weight.reshape({24, -1}).t());
   return (convolved[0].reshape({24, -1}).t() - linear).abs().max().item<double>();
 }

@@ -3,29 +3,38 @@
 #include <torch/torch.h>
 
 #include "fovea/ops/window_attention.h"
+#include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
 
 RightNeighbour learn_right_neighbour(bool with_bias, uint64_t seed) {
   constexpr int64_t kSymbols = 8, kWidth = 16, w = 4, kBatch = 16;
+  const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
   const auto f32 = torch::TensorOptions(torch::kFloat32);
-  auto parameter = [&](at::IntArrayRef shape, double deviation) { return (torch::randn(shape, generator, f32) * deviation).requires_grad_(); };
-  auto embed = parameter({kSymbols, kWidth}, 1), project = parameter({kWidth, 3 * kWidth}, 0.25), read = parameter({kWidth, kSymbols}, 0.25);
+  auto parameter = [&](at::IntArrayRef shape, double deviation) {
+    return (torch::randn(shape, generator, f32) * deviation).requires_grad_();
+  };
+  auto embed = parameter({kSymbols, kWidth}, 1), project = parameter({kWidth, 3 * kWidth}, 0.25),
+       read = parameter({kWidth, kSymbols}, 0.25);
   auto table = parameter({(2 * w - 1) * (2 * w - 1) * (2 * w - 1), 1}, 0.02);
   std::vector<torch::Tensor> parameters = {embed, project, read};
   if (with_bias) parameters.push_back(table);
   torch::optim::AdamW optimizer(parameters, torch::optim::AdamWOptions(0.03).weight_decay(0));
   auto run = [&](const torch::Tensor& symbols) {
     const auto qkv = torch::matmul(embed.index({symbols}), project).reshape({kBatch, w, w, w, 3, 1, kWidth});
-    const auto out = std::get<0>(ops::window_attention(qkv, with_bias ? std::optional<torch::Tensor>(table) : std::nullopt, {w, w, w}, {0, 0, 0}));
+    const auto out = std::get<0>(ops::window_attention(
+        qkv, with_bias ? std::optional<torch::Tensor>(table) : std::nullopt, {w, w, w}, {0, 0, 0}));
     return torch::matmul(out, read).slice(3, 0, w - 1);  // the last column has no right neighbour
   };
-  auto draw = [&] { return torch::randint(kSymbols, {kBatch, w, w, w}, generator, torch::TensorOptions(torch::kInt64)); };
+  auto draw = [&] {
+    return torch::randint(kSymbols, {kBatch, w, w, w}, generator, torch::TensorOptions(torch::kInt64));
+  };
   for (int step = 0; step < 250; ++step) {
     const auto symbols = draw();
     optimizer.zero_grad();
-    torch::nn::functional::cross_entropy(run(symbols).reshape({-1, kSymbols}), symbols.slice(3, 1, w).reshape({-1})).backward();
+    torch::nn::functional::cross_entropy(run(symbols).reshape({-1, kSymbols}), symbols.slice(3, 1, w).reshape({-1}))
+        .backward();
     optimizer.step();
   }
   torch::NoGradGuard no_grad;

@@ -8,7 +8,7 @@ namespace fovea::recipes {
 /// frequent symbol of the window.
 struct RightNeighbour {
   double accuracy;
-  double majority;  // accuracy of naming the window's most frequent symbol
+  double majority;                // accuracy of naming the window's most frequent symbol
   bool peaks_at_right_neighbour;  // the bias table's largest entry is that of displacement (0, 0, +1)
 };
 

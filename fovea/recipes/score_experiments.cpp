@@ -1,11 +1,13 @@
 #include "fovea/recipes/score_experiments.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "fovea/core/process_memory.h"
 #include "fovea/core/rng.h"
 #include "fovea/ops/attention.h"
+#include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
 
@@ -15,7 +17,9 @@ torch::Tensor entropy_of(const torch::Tensor& p) { return -torch::xlogy(p, p).su
 
 // Weights of one query a batch entry: q [D,C], k [D,M,C] -> [D,M].
 torch::Tensor weights_of(const torch::Tensor& q, const torch::Tensor& k, double scale) {
-  return ops::attention_rows(q.unsqueeze(1).unsqueeze(1), k.unsqueeze(1), torch::zeros({1}, torch::kInt64), {}, {}, scale).flatten(1);
+  return ops::attention_rows(q.unsqueeze(1).unsqueeze(1), k.unsqueeze(1), torch::zeros({1}, torch::kInt64), {}, {},
+                             scale)
+      .flatten(1);
 }
 
 // Weights of given scores [D,M]: a query of 1 and keys of one channel.
@@ -30,24 +34,37 @@ std::pair<double, double> mean_of(const std::vector<torch::Tensor>& parts) {
 }
 }  // namespace
 
-ScoreStatistics score_statistics(int64_t channels, double scale, const ScoreDraws& d) {
+Scaling compare_scaling(int64_t channels, const ScoreDraws& d) {
   torch::NoGradGuard no_grad;
   auto generator = at::detail::createCPUGenerator(d.seed);
   constexpr int64_t kAtOnce = 500;
-  std::vector<torch::Tensor> largest, mass, entropy, scores;
+  struct Parts {
+    double scale;
+    std::vector<torch::Tensor> largest, mass, entropy, scores;
+  };
+  std::array<Parts, 2> both;
+  both[0].scale = 1, both[1].scale = 1 / std::sqrt(double(channels));
   for (int64_t begin = 0; begin < d.draws; begin += kAtOnce) {
     const int64_t n = std::min(kAtOnce, d.draws - begin);
-    const auto q = torch::randn({n, channels}, generator, torch::kFloat32), k = torch::randn({n, d.keys, channels}, generator, torch::kFloat32);
-    const auto p = weights_of(q, k, scale).to(torch::kFloat64);
-    scores.push_back((torch::matmul(k, q.unsqueeze(-1)) * scale).flatten().to(torch::kFloat64));
-    largest.push_back(p.amax(-1)), mass.push_back((p * (1 - p)).sum(-1)), entropy.push_back(entropy_of(p));
+    const auto q = torch::randn({n, channels}, generator, torch::kFloat32);
+    const auto k = torch::randn({n, d.keys, channels}, generator, torch::kFloat32);
+    const auto products = torch::matmul(k, q.unsqueeze(-1)).flatten().to(torch::kFloat64);
+    for (Parts& parts : both) {
+      const auto p = weights_of(q, k, parts.scale).to(torch::kFloat64);
+      parts.scores.push_back(products * parts.scale);
+      parts.largest.push_back(p.amax(-1)), parts.mass.push_back((p * (1 - p)).sum(-1)),
+          parts.entropy.push_back(entropy_of(p));
+    }
   }
-  ScoreStatistics s;
-  s.channels = channels, s.variance = torch::cat(scores).var().item<double>();
-  std::tie(s.largest_weight, s.largest_weight_error) = mean_of(largest);
-  std::tie(s.gradient_mass, s.gradient_mass_error) = mean_of(mass);
-  std::tie(s.entropy_nats, s.entropy_nats_error) = mean_of(entropy);
-  return s;
+  Scaling result;
+  for (size_t i = 0; i < 2; ++i) {
+    ScoreStatistics& s = i == 0 ? result.unscaled : result.scaled;
+    s.channels = channels, s.variance = torch::cat(both[i].scores).var().item<double>();
+    std::tie(s.largest_weight, s.largest_weight_error) = mean_of(both[i].largest);
+    std::tie(s.gradient_mass, s.gradient_mass_error) = mean_of(both[i].mass);
+    std::tie(s.entropy_nats, s.entropy_nats_error) = mean_of(both[i].entropy);
+  }
+  return result;
 }
 
 WorkedExample worked_example() {
@@ -67,11 +84,16 @@ DefinitionErrors attention_against_definition(int64_t shapes, uint64_t seed) {
     const auto up_to = [&](uint64_t most) { return int64_t(1 + rng.below(most)); };
     const int64_t B = up_to(3), H = up_to(4), N = up_to(90), M = up_to(90), C = up_to(70);
     auto generator = at::detail::createCPUGenerator(rng.next_u64());
-    const auto draw = [&](int64_t tokens) { return torch::randn({B, H, tokens, C}, generator, torch::kFloat32).to(torch::kFloat64); };
+    const auto draw = [&](int64_t tokens) {
+      return torch::randn({B, H, tokens, C}, generator, torch::kFloat32).to(torch::kFloat64);
+    };
     const auto q = draw(N), k = draw(M), v = draw(M);
-    const auto expected = torch::matmul(torch::softmax(torch::matmul(q, k.transpose(-1, -2)) / std::sqrt(double(C)), -1), v);
+    const auto expected =
+        torch::matmul(torch::softmax(torch::matmul(q, k.transpose(-1, -2)) / std::sqrt(double(C)), -1), v);
     const auto f32 = [](const torch::Tensor& t) { return t.to(torch::kFloat32); };
-    const auto difference = [&](const torch::Tensor& out) { return (out.to(torch::kFloat64) - expected).abs().max().item<double>(); };
+    const auto difference = [&](const torch::Tensor& out) {
+      return (out.to(torch::kFloat64) - expected).abs().max().item<double>();
+    };
     errors.f64 = std::max(errors.f64, difference(std::get<0>(ops::attention(q, k, v))));
     errors.f32 = std::max(errors.f32, difference(std::get<0>(ops::attention(f32(q), f32(k), f32(v)))));
   }
@@ -93,7 +115,8 @@ Budget softmax_budget(int64_t rows, int64_t keys, uint64_t seed) {
   auto raised = scores.clone();
   raised.select(-1, 0) += 1;
   b.raised_without_lowering = (weights_of_scores(raised) >= p).slice(-1, 1).sum().item<int64_t>();
-  for (const double t : {0.01, 0.05, 0.1, 0.25, 0.5}) b.over_budget += ((p >= t).sum(-1).to(torch::kFloat64) > 1 / t).sum().item<int64_t>();
+  for (const double t : {0.01, 0.05, 0.1, 0.25, 0.5})
+    b.over_budget += ((p >= t).sum(-1).to(torch::kFloat64) > 1 / t).sum().item<int64_t>();
   return b;
 }
 
@@ -118,11 +141,15 @@ double global_attention_bytes(int64_t tokens, int64_t channels) {
 
 Recall learn_recall(bool scaled, int64_t channels, uint64_t seed) {
   constexpr int64_t kKeys = 16, kValues = 8, kWidth = 32, kBatch = 64, kFresh = 1024;
+  const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
   const double scale = scaled ? 1 / std::sqrt(double(channels)) : 1, spread = 1 / std::sqrt(double(kWidth));
-  const auto draw = [&](at::IntArrayRef shape, double deviation) { return torch::randn(shape, generator, torch::kFloat32) * deviation; };
+  const auto draw = [&](at::IntArrayRef shape, double deviation) {
+    return torch::randn(shape, generator, torch::kFloat32) * deviation;
+  };
   const auto embedding = draw({kKeys, kWidth}, 1);
-  auto to_query = draw({kWidth, channels}, spread).requires_grad_(), to_key = draw({kWidth, channels}, spread).requires_grad_();
+  auto to_query = draw({kWidth, channels}, spread).requires_grad_(),
+       to_key = draw({kWidth, channels}, spread).requires_grad_();
   auto values = draw({kValues, kWidth}, 1).requires_grad_(), read = draw({kWidth, kValues}, spread).requires_grad_();
   torch::optim::SGD optimizer({to_query, to_key, values, read}, torch::optim::SGDOptions(0.1));
 
@@ -131,11 +158,16 @@ Recall learn_recall(bool scaled, int64_t channels, uint64_t seed) {
     torch::Tensor answer() const { return value.gather(1, asked.unsqueeze(1)).squeeze(1); }
   };
   const auto whole = torch::TensorOptions(torch::kInt64);
-  const auto make = [&](int64_t n) { return Sets{torch::randint(kValues, {n, kKeys}, generator, whole), torch::randint(kKeys, {n}, generator, whole)}; };
+  const auto make = [&](int64_t n) {
+    return Sets{torch::randint(kValues, {n, kKeys}, generator, whole), torch::randint(kKeys, {n}, generator, whole)};
+  };
   const auto queries = [&](const Sets& s) { return torch::matmul(embedding, to_query).index_select(0, s.asked); };
-  const auto keys = [&](int64_t n) { return torch::matmul(embedding, to_key).unsqueeze(0).expand({n, kKeys, channels}); };
+  const auto keys = [&](int64_t n) {
+    return torch::matmul(embedding, to_key).unsqueeze(0).expand({n, kKeys, channels});
+  };
   const auto run = [&](const Sets& s) {
-    const auto q = queries(s).unsqueeze(1).unsqueeze(1), k = keys(s.asked.size(0)).unsqueeze(1), v = values.index({s.value}).unsqueeze(1);
+    const auto q = queries(s).unsqueeze(1).unsqueeze(1), k = keys(s.asked.size(0)).unsqueeze(1),
+               v = values.index({s.value}).unsqueeze(1);
     return torch::matmul(std::get<0>(ops::attention(q, k, v, {}, {}, false, scale)).flatten(1), read);
   };
 

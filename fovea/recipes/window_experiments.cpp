@@ -9,6 +9,7 @@
 #include "fovea/kernels/attention_cost.h"
 #include "fovea/ops/attention.h"
 #include "fovea/ops/window_attention.h"
+#include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
 
@@ -35,7 +36,8 @@ PairCounts count_pairs(const Triple& grid, const Triple& window, const Triple& s
           const Triple inside{i / (window[1] * window[2]), i / window[2] % window[1], i % window[2]}, index{z, y, x};
           slice[i] = 0;
           for (int a = 0; a < 3; ++a)
-            slice[i] = slice[i] * 3 + slice_of(index[a] * window[a] + inside[a], counts[a] * window[a], window[a], shift[a]);
+            slice[i] =
+                slice[i] * 3 + slice_of(index[a] * window[a] + inside[a], counts[a] * window[a], window[a], shift[a]);
         }
         int64_t masked = 0;
         for (int64_t i = 0; i < n; ++i)
@@ -69,7 +71,9 @@ std::vector<bool> spread_through(std::vector<bool> marked, int64_t window, int64
   return marked;
 }
 
-bool all_of(const std::vector<bool>& marked) { return std::all_of(marked.begin(), marked.end(), [](bool m) { return m; }); }
+bool all_of(const std::vector<bool>& marked) {
+  return std::all_of(marked.begin(), marked.end(), [](bool m) { return m; });
+}
 }  // namespace
 
 std::vector<bool> predicted_reach(int64_t n, int64_t window, int64_t layers, int64_t i) {
@@ -113,7 +117,8 @@ int64_t layers_until_whole_axis_with_merging(int64_t n, int64_t window) {
 
 namespace {
 // A stack of `layers` attention layers with random projections, alternating W-MSA and SW-MSA, double precision.
-torch::Tensor random_stack(torch::Tensor x, const Triple& window, const Triple& shift, int64_t layers, at::Generator generator) {
+torch::Tensor random_stack(torch::Tensor x, const Triple& window, const Triple& shift, int64_t layers,
+                           at::Generator generator) {
   const int64_t E = x.size(-1);
   for (int64_t layer = 0; layer < layers; ++layer) {
     const auto weight = torch::randn({E, 3 * E}, generator, x.options().requires_grad(false)) / std::sqrt(double(E));
@@ -128,7 +133,8 @@ torch::Tensor random_stack(torch::Tensor x, const Triple& window, const Triple& 
 }
 }  // namespace
 
-torch::Tensor gradient_support(const Triple& grid, const Triple& window, int64_t layers, const Triple& token, uint64_t seed) {
+torch::Tensor gradient_support(const Triple& grid, const Triple& window, int64_t layers, const Triple& token,
+                               uint64_t seed) {
   auto generator = at::detail::createCPUGenerator(seed);
   auto x = torch::randn({1, grid[0], grid[1], grid[2], 8}, generator, torch::kFloat64).requires_grad_();
   Triple shift;
@@ -140,7 +146,9 @@ torch::Tensor gradient_support(const Triple& grid, const Triple& window, int64_t
 
 namespace {
 // Slope of log(time) over log(tokens), best of several interleaved runs each.
-double time_exponent(const std::vector<int64_t>& sizes, int rounds, const std::function<std::function<void()>(int64_t)>& prepare, const std::function<double(int64_t)>& tokens) {
+double time_exponent(const std::vector<int64_t>& sizes, int rounds,
+                     const std::function<std::function<void()>(int64_t)>& prepare,
+                     const std::function<double(int64_t)>& tokens) {
   std::vector<double> best(sizes.size(), INFINITY);
   std::vector<std::function<void()>> runs;
   for (const int64_t size : sizes) runs.push_back(prepare(size));
@@ -151,7 +159,8 @@ double time_exponent(const std::vector<int64_t>& sizes, int rounds, const std::f
       best[s] = std::min(best[s], std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
   double mx = 0, my = 0, xx = 0, xy = 0;
-  for (size_t s = 0; s < sizes.size(); ++s) mx += std::log(tokens(sizes[s])) / sizes.size(), my += std::log(best[s]) / sizes.size();
+  for (size_t s = 0; s < sizes.size(); ++s)
+    mx += std::log(tokens(sizes[s])) / sizes.size(), my += std::log(best[s]) / sizes.size();
   for (size_t s = 0; s < sizes.size(); ++s) {
     const double dx = std::log(tokens(sizes[s])) - mx;
     xx += dx * dx, xy += dx * (std::log(best[s]) - my);
@@ -159,12 +168,6 @@ double time_exponent(const std::vector<int64_t>& sizes, int rounds, const std::f
   return xy / xx;
 }
 
-// One thread for as long as it lives.
-struct OneThread {
-  const int before = torch::get_num_threads();
-  OneThread() { torch::set_num_threads(1); }
-  ~OneThread() { torch::set_num_threads(before); }
-};
 }  // namespace
 
 double windowed_time_exponent(bool full) {
@@ -172,17 +175,25 @@ double windowed_time_exponent(bool full) {
   const OneThread one_thread;
   const auto table = torch::zeros({13 * 13 * 13, 3});
   // From sizes on that no cache holds: below them the curve is bent by the caches, not by the algorithm.
-  return time_exponent({42, 56, 70, 84}, full ? 9 : 4, [&](int64_t edge) {
-    return [qkv = torch::zeros({1, edge, edge, edge, 3, 3, 16}), table] { ops::window_attention(qkv, table, {7, 7, 7}, {0, 0, 0}); };
-  }, [](int64_t edge) { return double(edge) * edge * edge; });
+  return time_exponent(
+      {42, 56, 70, 84}, full ? 9 : 4,
+      [&](int64_t edge) {
+        return [qkv = torch::zeros({1, edge, edge, edge, 3, 3, 16}), table] {
+          ops::window_attention(qkv, table, {7, 7, 7}, {0, 0, 0});
+        };
+      },
+      [](int64_t edge) { return double(edge) * edge * edge; });
 }
 
 double global_time_exponent(bool full) {
   torch::NoGradGuard no_grad;
   const OneThread one_thread;
-  return time_exponent({2048, 4096, 8192, 16384}, full ? 5 : 2, [](int64_t n) {
-    return [x = torch::zeros({1, 1, n, 16})] { ops::attention(x, x, x); };
-  }, [](int64_t n) { return double(n); });
+  return time_exponent(
+      {2048, 4096, 8192, 16384}, full ? 5 : 2,
+      [](int64_t n) {
+        return [x = torch::zeros({1, 1, n, 16})] { ops::attention(x, x, x); };
+      },
+      [](int64_t n) { return double(n); });
 }
 
 Workspace measure_workspace(int64_t edge, int64_t window, int64_t heads, int64_t channels) {
@@ -197,8 +208,11 @@ Workspace measure_workspace(int64_t edge, int64_t window, int64_t heads, int64_t
   space.measured = reset_peak_resident();
   const double before = double(resident_bytes());
   const auto [out, lse] = ops::window_attention(qkv, table, w, shift);
-  space.extra_bytes = std::max(0.0, double(peak_resident_bytes()) - before - double(out.nbytes()) - double(lse.nbytes()));
-  space.plain_bytes = kernels::attention_cost(kernels::AttentionReach::kWindows, {{edge, edge, edge}, w, heads * channels, heads}).plain_bytes;
+  space.extra_bytes =
+      std::max(0.0, double(peak_resident_bytes()) - before - double(out.nbytes()) - double(lse.nbytes()));
+  space.plain_bytes =
+      kernels::attention_cost(kernels::AttentionReach::kWindows, {{edge, edge, edge}, w, heads * channels, heads})
+          .plain_bytes;
   return space;
 }
 

@@ -15,7 +15,8 @@ struct PairCounts {
 };
 PairCounts count_pairs(const kernels::Triple& grid, const kernels::Triple& window, const kernels::Triple& shift);
 
-/// Which tokens of an axis token i sees through `layers` alternating layers, the first one unshifted: a boolean prediction.
+/// Which tokens of an axis token i sees through `layers` alternating layers, the first one unshifted: a boolean
+/// prediction.
 std::vector<bool> predicted_reach(int64_t n, int64_t window, int64_t layers, int64_t i);
 
 /// Layers until every (worst) and until some (best) token of an axis sees all of it. n > window, a multiple of it.
@@ -24,17 +25,17 @@ struct AxisDepth {
 };
 AxisDepth layers_until_whole_axis(int64_t n, int64_t window);
 
-/// The same for a stack that merges pairs of tokens after every two layers until one window holds the axis: layers until the
-/// worst token of the last grid sees the whole first one.
+/// The same for a stack that merges pairs of tokens after every two layers until one window holds the axis: layers
+/// until the worst token of the last grid sees the whole first one.
 int64_t layers_until_whole_axis_with_merging(int64_t n, int64_t window);
 
-/// Inputs with a non-zero derivative of output `token` through `layers` alternating layers with random projections, in double:
-/// bool [Z,Y,X].
-torch::Tensor gradient_support(const kernels::Triple& grid, const kernels::Triple& window, int64_t layers, const kernels::Triple& token,
-                               uint64_t seed);
+/// Inputs with a non-zero derivative of output `token` through `layers` alternating layers with random projections, in
+/// double: bool [Z,Y,X].
+torch::Tensor gradient_support(const kernels::Triple& grid, const kernels::Triple& window, int64_t layers,
+                               const kernels::Triple& token, uint64_t seed);
 
-/// Slope of log(time) over log(tokens) on one thread: windows of 7^3 on 42^3 to 84^3 tokens, global attention of 2k to 16k.
-/// Cost     2 s and 3 s; `full`: more rounds.
+/// Slope of log(time) over log(tokens) on one thread: windows of 7^3 on 42^3 to 84^3 tokens, global attention of 2k to
+/// 16k. Cost     2 s and 3 s; `full`: more rounds.
 double windowed_time_exponent(bool full);
 double global_time_exponent(bool full);
 

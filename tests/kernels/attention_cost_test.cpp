@@ -64,7 +64,9 @@ TEST(AttentionCost, WindowsOf8SaveAFactor4096OnVoxels8OnPatchesAnd3449WithProjec
   EXPECT_EQ(global.pairs / windows.pairs, 4096);
   EXPECT_EQ(windows.plain_bytes, 3 * 4 * kGiB);
   EXPECT_EQ(std::floor(global.multiply_adds() / windows.multiply_adds()), 3449);
-  EXPECT_EQ(attention_cost(AttentionReach::kGlobal, cube(16)).pairs / attention_cost(AttentionReach::kWindows, cube(16)).pairs, 8);
+  EXPECT_EQ(attention_cost(AttentionReach::kGlobal, cube(16)).pairs /
+                attention_cost(AttentionReach::kWindows, cube(16)).pairs,
+            8);
 }
 
 TEST(AttentionCost, PlainSwinBlockAt96Stores484MegabytesOfPaddedWindows) {
@@ -77,7 +79,8 @@ TEST(AttentionCost, CountsEveryPairThatSharesAWindowAndARegion) {
   struct Case {
     Triple grid, window;
   };
-  for (const Case& c : {Case{{16, 16, 16}, {4, 4, 4}}, {{13, 9, 17}, {4, 3, 5}}, {{5, 6, 7}, {5, 4, 2}}, {{1, 1, 9}, {1, 1, 1}}}) {
+  for (const Case& c :
+       {Case{{16, 16, 16}, {4, 4, 4}}, {{13, 9, 17}, {4, 3, 5}}, {{5, 6, 7}, {5, 4, 2}}, {{1, 1, 9}, {1, 1, 1}}}) {
     const AttentionLayer layer{c.grid, c.window, 6, 3, DType::kF32};
     Triple shift;
     for (int a = 0; a < 3; ++a) shift[a] = c.grid[a] > c.window[a] ? c.window[a] / 2 : 0;
@@ -100,7 +103,8 @@ TEST(AttentionCost, AWindowLargerThanTheGridIsGlobalAttention) {
 TEST(AttentionCost, AxesOfAnAlignmentSaveNLOverNPlusL) {
   const auto ratio = [](int64_t sequences, int64_t residues) {
     const AttentionLayer layer{{1, sequences, residues}, {1, 1, 1}, 8, 1, DType::kF32};
-    return double(attention_cost(AttentionReach::kGlobal, layer).pairs) / double(attention_cost(AttentionReach::kAxes, layer).pairs);
+    return double(attention_cost(AttentionReach::kGlobal, layer).pairs) /
+           double(attention_cost(AttentionReach::kAxes, layer).pairs);
   };
   EXPECT_NEAR(ratio(128, 256), 85, 0.5);
   EXPECT_NEAR(ratio(512, 256), 171, 0.5);
@@ -145,17 +149,21 @@ TEST(AttentionCost, RefusesWhatIsNoLayer) {
   };
   EXPECT_THAT(message({{0, 4, 4}, {1, 1, 1}, 4, 2}), testing::HasSubstr("at least 1, found 0"));
   EXPECT_THAT(message({{4, 4, 4}, {1, -2, 1}, 4, 2}), testing::HasSubstr("at least 1, found -2"));
-  EXPECT_THAT(message({{4, 4, 4}, {1, 1, 1}, 48, 5}), testing::HasSubstr("width is 48, expected a multiple of the 5 heads"));
-  EXPECT_THAT(message({{4096, 4096, 4096}, {1, 1, 1}, 4, 2}), testing::HasSubstr("6.87e+10 tokens, expected at most 2147483648"));
+  EXPECT_THAT(message({{4, 4, 4}, {1, 1, 1}, 48, 5}),
+              testing::HasSubstr("width is 48, expected a multiple of the 5 heads"));
+  EXPECT_THAT(message({{4096, 4096, 4096}, {1, 1, 1}, 4, 2}),
+              testing::HasSubstr("6.87e+10 tokens, expected at most 2147483648"));
   EXPECT_THAT(message({{1, 1, int64_t{1} << 21}, {1, 1, 1}, 4, 2}), testing::HasSubstr("an axis has 2097152 tokens"));
 }
 
 TEST(PredictedTime, IsComputeBoundForGlobalAndAddsTheScoresTraffic) {
   const AttentionLayer layer = cube(16, 8, 48, 3);
   const AttentionCost c = attention_cost(AttentionReach::kGlobal, layer);
-  const double scores_s = 3.0 * 16777216 / (1e9 * forward_roofline(500, 16)), projections_s = 8.0 * 4096 * 48 * 48 / 500e9;
+  const double scores_s = 3.0 * 16777216 / (1e9 * forward_roofline(500, 16)),
+               projections_s = 8.0 * 4096 * 48 * 48 / 500e9;
   EXPECT_DOUBLE_EQ(fused_seconds(c, layer, desk()), scores_s + projections_s);
-  EXPECT_DOUBLE_EQ(plain_seconds(c, layer, desk()), scores_s + projections_s + (4 * c.plain_bytes + c.tensor_bytes) / 80e9);
+  EXPECT_DOUBLE_EQ(plain_seconds(c, layer, desk()),
+                   scores_s + projections_s + (4 * c.plain_bytes + c.tensor_bytes) / 80e9);
 }
 
 TEST(PredictedTime, IsBoundByMemoryWhereThereIsLittleToCompute) {
@@ -176,7 +184,8 @@ TEST(PredictedTime, IsUnknownWithoutPeaks) {
 TEST(WhyRefused, NamesTokensProductsBytesAndTimeOfTheVoxelEachPlan) {
   const AttentionLayer layer = cube(128);
   const std::string why = why_refused(attention_cost(AttentionReach::kGlobal, layer), layer, desk(), 60);
-  for (const char* part : {"2097152 tokens", "4398046511104 dot products a head", "16 TiB of scores a head", "24.0 GiB", "at best"})
+  for (const char* part :
+       {"2097152 tokens", "4398046511104 dot products a head", "16 TiB of scores a head", "24.0 GiB", "at best"})
     EXPECT_THAT(why, testing::HasSubstr(part));
   EXPECT_EQ(why.find('\n'), std::string::npos);
 }
@@ -193,7 +202,8 @@ TEST(WhyRefused, TakesLongRowsThatAreNeverStored) {
 
 TEST(WhyRefused, TensorsThatDoNotFitNeedNoTime) {
   const AttentionLayer layer = cube(1024, 8, 768, 12);
-  EXPECT_THAT(why_refused(attention_cost(AttentionReach::kWindows, layer), layer, desk(), 1e9), testing::HasSubstr("output alone are 12 TiB"));
+  EXPECT_THAT(why_refused(attention_cost(AttentionReach::kWindows, layer), layer, desk(), 1e9),
+              testing::HasSubstr("output alone are 12 TiB"));
 }
 
 TEST(FormatSeconds, ChoosesTheUnit) {

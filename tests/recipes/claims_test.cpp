@@ -1,5 +1,5 @@
-// The bands of the claims: what each computation must give, whatever the instruction set. The program itself compares nothing
-// with them.
+// The bands of the claims: what each computation must give, whatever the instruction set. The program itself compares
+// nothing with them.
 #include "fovea/recipes/claims.h"
 
 #include <gmock/gmock.h>
@@ -31,7 +31,8 @@ TEST(Claims, NameEveryStatementOnceInOrder) {
     EXPECT_GT(std::stoi(claim.id.substr(1)), last);
     last = std::stoi(claim.id.substr(1));
     EXPECT_FALSE(claim.statement.empty() || claim.claimed.empty()) << claim.id;
-    EXPECT_TRUE(claim.run || !claim.awaits.empty()) << claim.id << " has neither a computation nor a row that brings it";
+    EXPECT_TRUE(claim.run || !claim.awaits.empty())
+        << claim.id << " has neither a computation nor a row that brings it";
   }
   EXPECT_EQ(ids.size(), 50u);
 }
