@@ -7,6 +7,7 @@
 #include "fovea/core/error.h"
 #include "fovea/core/progress.h"
 #include "fovea/io/json_file.h"
+#include "fovea/nn/convolution.h"
 #include "fovea/recipes/segment_predict.h"
 
 namespace fovea::cli {
@@ -104,7 +105,10 @@ void run(const PredictArguments& a) {
     results.push_back(to_json(result));
     if (!a.common.json) std::printf("%s\n", output.c_str());
   }
-  if (!one_file) io::write_json(a.output / "prediction.json", {{"model", a.model.string()}, {"cases", results}});
+  nlohmann::ordered_json convolutions = nlohmann::ordered_json::object();
+  for (const auto& [layer, form] : nn::convolution_forms(*segmenter.network)) convolutions[layer] = form;
+  if (!one_file)
+    io::write_json(a.output / "prediction.json", {{"model", a.model.string()}, {"convolutions", convolutions}, {"cases", results}});
   if (a.common.json) std::printf("%s\n", results.dump(2).c_str());
 }
 }  // namespace

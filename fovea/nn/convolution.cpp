@@ -15,12 +15,23 @@ ConvolutionImpl::ConvolutionImpl(const ConvolutionOptions& options) {
 }
 
 torch::Tensor ConvolutionImpl::forward(const torch::Tensor& x) {
-  if (conv->weight.size(2) > 1)
-    return traced(this, x.is_cpu() ? kept_.conv3d(x, conv->weight, ops::or_none(conv->bias)) : conv(x));
+  if (conv->weight.size(2) > 1) {
+    if (!x.is_cpu()) return traced(this, conv(x));
+    form_ = ops::conv3d_form(x, conv->weight);
+    return traced(this, kept_.conv3d(x, conv->weight, ops::or_none(conv->bias)));
+  }
   // 1x1x1: the same linear map on each voxel.  [B,Z,Y,X,Cin] -> [B,Z,Y,X,Cout]
   const auto voxels = x.permute({0, 2, 3, 4, 1}).contiguous(), weight = conv->weight.flatten(1);
   const auto y = fused_on_cpu(x) ? ops::linear(voxels, weight, ops::or_none(conv->bias)) : torch::linear(voxels, weight, conv->bias);
   return traced(this, y.permute({0, 4, 1, 2, 3}));
+}
+
+std::vector<std::pair<std::string, std::string>> convolution_forms(const torch::nn::Module& network) {
+  std::vector<std::pair<std::string, std::string>> forms;
+  for (const auto& item : network.named_modules())
+    if (const auto* convolution = item.value()->as<ConvolutionImpl>(); convolution && !convolution->form().empty())
+      forms.emplace_back(item.key(), convolution->form());
+  return forms;
 }
 
 UpConvolutionImpl::UpConvolutionImpl(int64_t in, int64_t out, int64_t factor) : factor_(factor) {

@@ -22,12 +22,19 @@ class ConvolutionImpl : public torch::nn::Module {
   explicit ConvolutionImpl(const ConvolutionOptions& options);
   torch::Tensor forward(const torch::Tensor& x);
 
+  /// How the last forward computed it: see ops::conv3d_form; "" before one, or where torch did.
+  const std::string& form() const { return form_; }
+
   torch::nn::Conv3d conv{nullptr};
 
  private:
   ops::KeptConv3dWeights kept_;
+  std::string form_;
 };
 TORCH_MODULE(Convolution);
+
+/// (name, form) of the network's 3x3x3 convolutions that have run, in the order of its modules.
+std::vector<std::pair<std::string, std::string>> convolution_forms(const torch::nn::Module& network);
 
 /// Transposed 3-D convolution with kernel = stride = `factor`: every voxel becomes a block, without overlap.
 /// Shapes   x [B,Cin,Z,Y,X] -> [B,Cout,Z*f,Y*f,X*f], channels last in memory

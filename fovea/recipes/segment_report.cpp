@@ -244,6 +244,14 @@ void add_prediction(report::HtmlReport& html, const fs::path& path) {
   }
   table.caption = "Scores at full resolution would have taken " + fixed(number(cases[0], "dense_score_bytes") / kGib, 2) + " GiB for the first case; they are never stored.";
   html.table(table);
+  if (!log.contains("convolutions") || log["convolutions"].empty()) return;
+  html.details("How each 3x3x3 convolution was computed", [&] {
+    report::Table forms;
+    forms.columns = {{"layer", report::Align::kText}, {"form", report::Align::kText}};
+    for (const auto& [layer, form] : log["convolutions"].items()) forms.rows.push_back({layer, form.get<std::string>()});
+    forms.caption = "F(z,y,x): Winograd tiles of that many outputs; direct: a sum over the 27 taps. FOVEA_CONV=direct turns Winograd off.";
+    html.table(forms);
+  });
 }
 
 void add_provenance(report::HtmlReport& html, const fs::path& run, const Json& config) {
