@@ -15,7 +15,7 @@ MlpImpl::MlpImpl(const MlpOptions& options) {
 torch::Tensor MlpImpl::forward(const torch::Tensor& x) { return traced(this, run(x, nullptr, /*add_input=*/false)); }
 
 torch::Tensor MlpImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
-  return tracing() ? x + forward(torch::nn::LayerNorm(norm)->forward(x)) : run(x, norm, /*add_input=*/true);
+  return tracing() ? x + traced(this, run(x, norm, /*add_input=*/false)) : run(x, norm, /*add_input=*/true);
 }
 
 torch::Tensor MlpImpl::run(const torch::Tensor& x, const torch::nn::LayerNorm& norm, bool add_input) {

@@ -20,7 +20,7 @@ torch::Tensor SelfAttentionImpl::forward(const torch::Tensor& x) {
 
 torch::Tensor SelfAttentionImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
   const bool drops = is_training() && drop_output_->options.p() > 0;
-  if (drops || tracing()) return x + forward(torch::nn::LayerNorm(norm)->forward(x));
+  if (drops || tracing()) return x + traced(this, drop_output_(linear(attend(x, norm), out_proj)));
   return linear(attend(x, norm), out_proj, nullptr, x);
 }
 

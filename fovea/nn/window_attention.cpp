@@ -75,7 +75,7 @@ torch::Tensor WindowAttentionImpl::forward(const torch::Tensor& x) {
 
 torch::Tensor WindowAttentionImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
   const bool drops = is_training() && proj_drop->options.p() > 0;
-  if (drops || tracing()) return x + forward(torch::nn::LayerNorm(norm)->forward(x));
+  if (drops || tracing()) return x + traced(this, proj_drop(linear(attend(x, norm), proj)));
   return linear(attend(x, norm), proj, nullptr, x);
 }
 

@@ -342,10 +342,10 @@ KeptConv3dWeights::~KeptConv3dWeights() = default;
 Tensor KeptConv3dWeights::conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
   const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
                      x.numel() > 0 && !at::autocast::is_autocast_enabled(at::kCPU);
-  const bool recorded =
-      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
-  // A tensor made in inference mode does not count its changes.
-  if (!plain || recorded || weight.is_inference()) return ops::conv3d(x, weight, bias);
+  // A weight that an optimiser may write to is never kept: writes through raw pointers do not count as changes. Nor is a
+  // tensor made in inference mode, which counts none.
+  const bool recorded = at::GradMode::is_enabled() && (x.requires_grad() || (bias && bias->requires_grad()));
+  if (!plain || recorded || weight.requires_grad() || weight.is_inference()) return ops::conv3d(x, weight, bias);
   check_conv3d(x, weight, or_undefined(bias));
   const auto form = forward_form(x, weight);
   if (form == Conv3dForm::kDirect) return ops::conv3d(x, weight, bias);

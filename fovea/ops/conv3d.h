@@ -34,8 +34,8 @@ class KeptConv3dWeights {
   KeptConv3dWeights();
   ~KeptConv3dWeights();
 
-  /// conv3d() with the same bits. Where no gradient is recorded the transformed weights of the last call are used,
-  /// unless `weight` is another tensor or has been written to since.
+  /// conv3d() with the same bits. Where no gradient is recorded and `weight` requires none (a frozen network), the
+  /// transformed weights of the last call are used, unless `weight` is another tensor or has been written to since.
   at::Tensor conv3d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = {});
 
  private:

@@ -86,6 +86,7 @@ void bench_network(const BenchOptions& options, const BenchDone& done) {
   const Precision kept;
   auto network = make_network(options);
   network->eval();
+  for (Tensor& parameter : network->parameters()) parameter.requires_grad_(false);  // as predict does
   const torch::NoGradGuard no_grad;
   const Tensor x = torch::randn({1, 1, kEdge, kEdge, kEdge});
   Precision::set("highest", false);

@@ -58,6 +58,7 @@ Segmenter Segmenter::load(const fs::path& model) {
   if (loaded.recipe.contains("predict"))
     s.windows = io::from_json<infer::SlidingWindowConfig>(loaded.recipe["predict"], where + ".predict");
   s.network->eval();
+  for (torch::Tensor& parameter : s.network->parameters()) parameter.requires_grad_(false);  // lets layers keep what they derive
   return s;
 }
 
