@@ -1,4 +1,6 @@
 #pragma once
+#include <optional>
+
 #include <torch/torch.h>
 
 namespace fovea::nn {
@@ -8,6 +10,13 @@ namespace fovea::nn {
 /// Shapes   x [...,I], residual and result [...,O]
 torch::Tensor linear(const torch::Tensor& x, const torch::nn::Linear& layer, const torch::nn::LayerNorm& norm = nullptr,
                      const torch::Tensor& residual = {});
+
+/// A layer norm as ops::linear and ops::mlp take it; nullptr: none.
+struct NormArguments {
+  explicit NormArguments(const torch::nn::LayerNorm& norm);
+  std::optional<torch::Tensor> weight, bias;
+  double epsilon = 0;
+};
 
 /// True where the fused operators of the CPU serve x: float32, outside of autocast.
 bool fused_on_cpu(const torch::Tensor& x);

@@ -21,9 +21,8 @@ torch::Tensor MlpImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm
 torch::Tensor MlpImpl::run(const torch::Tensor& x, const torch::nn::LayerNorm& norm, bool add_input) {
   const bool drops = is_training() && drop->options.p() > 0;
   if (fused_on_cpu(x) && !drops) {
-    ops::OptionalTensor norm_weight, norm_bias;
-    if (norm) norm_weight = norm->weight, norm_bias = norm->bias;
-    return ops::mlp(x, linear1->weight, linear1->bias, linear2->weight, linear2->bias, norm_weight, norm_bias, norm ? norm->options.eps() : 0, add_input);
+    const NormArguments n(norm);
+    return ops::mlp(x, linear1->weight, linear1->bias, linear2->weight, linear2->bias, n.weight, n.bias, n.epsilon, add_input);
   }
   const auto y = drop(linear2(drop(torch::gelu(linear(x, linear1, norm)))));
   return add_input ? x + y : y;

@@ -244,8 +244,7 @@ Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const 
     const at::ScalarType dtype = q.scalar_type();
     const Inputs kernel_in = kernel_inputs(in, dtype);
     const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
-    const Tensor kernel_grad_bias =
-        grad_bias.scalar_type() == lse.scalar_type() ? grad_bias : at::empty_like(grad_bias, lse.scalar_type());
+    const Tensor kernel_grad_bias = kernel_output(grad_bias, lse.scalar_type());
     with_attention_type(dtype, [&](auto element) {
       using T = decltype(element);
       using Score = kernels::ScoreOf<T>;
@@ -261,7 +260,7 @@ Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const 
       if (bias_wanted) p.grad_bias = view_of<Score, 4>(kernel_grad_bias.expand(kernel_in.bias.sizes()));
       run(p);
     });
-    if (!kernel_grad_bias.is_same(grad_bias)) grad_bias.copy_(kernel_grad_bias);
+    put(kernel_grad_bias, grad_bias);
   }
   return {grad_q, grad_k, grad_v, grad_bias};
 }

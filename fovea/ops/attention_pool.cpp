@@ -138,10 +138,10 @@ struct Inputs {
 Pair forward_cpu(const Tensor& scores, const Tensor& values, const OptionalTensor& offsets) {
   auto [out, lse] = outputs_of(scores, values, offsets);
   const Inputs in("attention_pool", scores, values, offsets);
-  const Tensor kernel_out = out.scalar_type() == lse.scalar_type() ? out : at::empty_like(out, lse.scalar_type());
+  const Tensor kernel_out = kernel_output(out, lse.scalar_type());
   with_kernel_type(lse.scalar_type(),
                    [&, &lse = lse](auto element) { run(in.params<decltype(element)>(kernel_out, lse)); });
-  if (!kernel_out.is_same(out)) out.copy_(kernel_out);
+  put(kernel_out, out);
   return {out, lse};
 }
 
@@ -152,10 +152,7 @@ Pair backward_cpu(const Tensor& grad_out, const Tensor& scores, const Tensor& va
   const at::ScalarType dtype = lse.scalar_type();
   const Inputs in("attention_pool_backward", scores, values, offsets);
   const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
-  const auto kernel_gradient = [dtype](const Tensor& t) {
-    return t.scalar_type() == dtype ? t : at::empty_like(t, dtype);
-  };
-  const Tensor kernel_grad_scores = kernel_gradient(grad_scores), kernel_grad_values = kernel_gradient(grad_values);
+  const Tensor kernel_grad_scores = kernel_output(grad_scores, dtype), kernel_grad_values = kernel_output(grad_values, dtype);
   with_kernel_type(dtype, [&, &lse = lse](auto element) {
     using T = decltype(element);
     kernels::AttentionPoolBackwardParams<T> g;
@@ -165,8 +162,8 @@ Pair backward_cpu(const Tensor& grad_out, const Tensor& scores, const Tensor& va
     if (values_wanted) g.grad_values = view_of<T, 2>(kernel_grad_values);
     run(g);
   });
-  if (!kernel_grad_scores.is_same(grad_scores)) grad_scores.copy_(kernel_grad_scores);
-  if (!kernel_grad_values.is_same(grad_values)) grad_values.copy_(kernel_grad_values);
+  put(kernel_grad_scores, grad_scores);
+  put(kernel_grad_values, grad_values);
   return {grad_scores, grad_values};
 }
 

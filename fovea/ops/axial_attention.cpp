@@ -195,10 +195,10 @@ Pair forward_cpu(const Tensor& qkv, std::string_view axis, const OptionalTensor&
   auto [out, lse] = outputs_of(in);
   if (qkv.numel() == 0) return {out, lse.zero_()};
   const Inputs kernel_in = kernel_inputs(in);
-  const Tensor kernel_out = out.scalar_type() == lse.scalar_type() ? out : at::empty_like(out, lse.scalar_type());
+  const Tensor kernel_out = kernel_output(out, lse.scalar_type());
   with_kernel_type(lse.scalar_type(),
                    [&, &lse = lse](auto element) { run(params<decltype(element)>(kernel_in, kernel_out, lse)); });
-  if (!kernel_out.is_same(out)) out.copy_(kernel_out);
+  put(kernel_out, out);
   return {out, lse};
 }
 
@@ -216,10 +216,7 @@ Pair backward_cpu(const Tensor& grad_out, const Tensor& qkv, const Tensor& out, 
   const at::ScalarType dtype = lse.scalar_type();
   const Inputs kernel_in = kernel_inputs(in);
   const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
-  const auto kernel_gradient = [dtype](const Tensor& t) {
-    return t.scalar_type() == dtype ? t : at::empty_like(t, dtype);
-  };
-  const Tensor kernel_grad_qkv = kernel_gradient(grad_qkv), kernel_grad_bias = kernel_gradient(grad_bias);
+  const Tensor kernel_grad_qkv = kernel_output(grad_qkv, dtype), kernel_grad_bias = kernel_output(grad_bias, dtype);
   with_kernel_type(dtype, [&, &lse = lse](auto element) {
     using T = decltype(element);
     kernels::AxialAttentionBackwardParams<T> g;
@@ -229,8 +226,8 @@ Pair backward_cpu(const Tensor& grad_out, const Tensor& qkv, const Tensor& out, 
     if (bias_wanted) g.grad_pair_bias = view_of<T, 4>(kernel_grad_bias.expand(kernel_in.pair_bias.sizes()));
     run(g);
   });
-  if (!kernel_grad_qkv.is_same(grad_qkv)) grad_qkv.copy_(kernel_grad_qkv);
-  if (!kernel_grad_bias.is_same(grad_bias)) grad_bias.copy_(kernel_grad_bias);
+  put(kernel_grad_qkv, grad_qkv);
+  put(kernel_grad_bias, grad_bias);
   return {grad_qkv, grad_bias};
 }
 

@@ -151,14 +151,14 @@ struct Inputs {
 Tensor forward_cpu(const Tensor& value, const Tensor& spatial_shapes, const Tensor& locations, const Tensor& weights) {
   const Tensor out = output_of(value, spatial_shapes, locations, weights);
   const Inputs in("deformable_attention", value, spatial_shapes, locations, weights);
-  const Tensor kernel_out = out.scalar_type() == in.dtype ? out : at::empty_like(out, in.dtype);
+  const Tensor kernel_out = kernel_output(out, in.dtype);
   with_kernel_type(in.dtype, [&](auto element) {
     using T = decltype(element);
     auto p = in.params<T>();
     p.out = view_of<T, 4>(in.by_head(kernel_out));
     run(p);
   });
-  if (!kernel_out.is_same(out)) out.copy_(kernel_out);
+  put(kernel_out, out);
   return out;
 }
 
@@ -170,7 +170,7 @@ Gradients backward_cpu(const Tensor& grad_out, const Tensor& value, const Tensor
   const Tensor grads[] = {grad_value, grad_locations, grad_weights};
   Tensor kernel_grads[3];
   for (int i = 0; i < 3; ++i)
-    kernel_grads[i] = grads[i].scalar_type() == in.dtype ? grads[i] : at::empty_like(grads[i], in.dtype);
+    kernel_grads[i] = kernel_output(grads[i], in.dtype);
   const Tensor kernel_grad_out = for_kernel(grad_out, in.dtype);
   with_kernel_type(in.dtype, [&](auto element) {
     using T = decltype(element);
@@ -185,7 +185,7 @@ Gradients backward_cpu(const Tensor& grad_out, const Tensor& value, const Tensor
     run(g);
   });
   for (int i = 0; i < 3; ++i) {
-    if (!kernel_grads[i].is_same(grads[i])) grads[i].copy_(kernel_grads[i]);
+    put(kernel_grads[i], grads[i]);
   }
   return {grad_value, grad_locations, grad_weights};
 }

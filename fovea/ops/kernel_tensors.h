@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 
 #include <optional>
 #include <type_traits>
@@ -39,6 +40,14 @@ inline at::Tensor for_kernel(const at::Tensor& t, at::ScalarType dtype) {
   if (!t.defined()) return t;
   const at::Tensor converted = t.to(dtype);
   return converted.stride(-1) == 1 ? converted : converted.contiguous();
+}
+
+/// Where a kernel writes what belongs into `t`: `t` itself if its dtype is the kernel's. put() hands it over.
+inline at::Tensor kernel_output(const at::Tensor& t, at::ScalarType dtype) {
+  return t.scalar_type() == dtype ? t : at::empty_like(t, dtype);
+}
+inline void put(const at::Tensor& computed, const at::Tensor& into) {
+  if (!computed.is_same(into)) into.copy_(computed);
 }
 
 /// The elements of `t`, which must outlive the view; bool arrives as uint8_t. An undefined tensor gives data null.

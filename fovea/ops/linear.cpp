@@ -16,7 +16,6 @@ namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;                   // x, weight, bias, norm_weight, norm_bias
 using Seven = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;  // x, weight1, bias1, weight2, bias2, norm
 
 // ---- schema ---------------------------------------------------------------------------------------------------------
@@ -111,7 +110,7 @@ Tensor vector_of(const Tensor& weight, int axis, bool wanted) {
   return wanted ? at::empty_symint({weight.sym_size(axis)}, weight.options()) : at::empty({0}, weight.options());
 }
 
-Five linear_gradients_of(const Tensor&, const Tensor& x, const Tensor& weight, const OptionalTensor&, const OptionalTensor&, double,
+LinearGradients linear_gradients_of(const Tensor&, const Tensor& x, const Tensor& weight, const OptionalTensor&, const OptionalTensor&, double,
                          std::array<bool, 5> wanted) {
   return {gradient_of(x, wanted[0]), gradient_of(weight, wanted[1]), vector_of(weight, 0, wanted[2]), vector_of(weight, 1, wanted[3]),
           vector_of(weight, 1, wanted[4])};
@@ -139,12 +138,6 @@ Tensor as_rows(const Tensor& t, at::ScalarType dtype) {
   if (!t.defined()) return t;
   const Tensor rows = for_kernel(t, dtype);
   return rows.dim() == 1 ? rows.unsqueeze(0) : rows.flatten(0, -2);
-}
-
-/// An output in the kernel's dtype: the tensor itself where that is its own.
-Tensor kernel_output(const Tensor& t, at::ScalarType dtype) { return t.scalar_type() == dtype ? t : at::empty_like(t, dtype); }
-void put(const Tensor& computed, const Tensor& into) {
-  if (!computed.is_same(into)) into.copy_(computed);
 }
 
 /// The norm's vectors in the kernel's dtype.
@@ -209,7 +202,7 @@ Tensor linear_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& b
   return out;
 }
 
-Five linear_backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& weight, const OptionalTensor& norm_weight,
+LinearGradients linear_backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& weight, const OptionalTensor& norm_weight,
                          const OptionalTensor& norm_bias, double epsilon, std::array<bool, 5> wanted) {
   auto gradients = linear_gradients_of(grad_out, x, weight, norm_weight, norm_bias, epsilon, wanted);
   auto& [dx, dweight, dbias, dnorm_weight, dnorm_bias] = gradients;
@@ -317,13 +310,12 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::linear_backward", "").typed<decltype(linear_backward_cpu)>();
     const variable_list saved = ctx->get_saved_variables();
     const auto wants_list = ctx->saved_data["wanted"].toBoolList();
     std::array<bool, 5> wanted;
     std::copy(wants_list.begin(), wants_list.end(), wanted.begin());
     const auto [x, weight, bias, norm_weight, norm_bias] =
-        op.call(grads[0], saved[0], saved[1], or_none(saved[2]), or_none(saved[3]), ctx->saved_data["epsilon"].toDouble(), wanted);
+        linear_backward(grads[0], saved[0], saved[1], or_none(saved[2]), or_none(saved[3]), ctx->saved_data["epsilon"].toDouble(), wanted);
     return {if_wanted(x, wanted[0]), if_wanted(weight, wanted[1]), if_wanted(bias, wanted[2]), if_wanted(norm_weight, wanted[3]),
             if_wanted(norm_bias, wanted[4]), Tensor(), if_wanted(grads[0], ctx->saved_data["residual_wanted"].toBool())};
   }
@@ -395,6 +387,12 @@ Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
               const OptionalTensor& norm_bias, double epsilon, const OptionalTensor& residual) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::linear", "").typed<decltype(linear)>();
   return op.call(x, weight, bias, norm_weight, norm_bias, epsilon, residual);
+}
+
+LinearGradients linear_backward(const Tensor& grad_out, const Tensor& x, const Tensor& weight, const OptionalTensor& norm_weight,
+                                const OptionalTensor& norm_bias, double epsilon, std::array<bool, 5> wanted) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::linear_backward", "").typed<decltype(linear_backward)>();
+  return op.call(grad_out, x, weight, norm_weight, norm_bias, epsilon, wanted);
 }
 
 Tensor mlp(const Tensor& x, const Tensor& weight1, const OptionalTensor& bias1, const Tensor& weight2, const OptionalTensor& bias2,

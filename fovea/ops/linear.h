@@ -1,4 +1,7 @@
 #pragma once
+#include <array>
+#include <tuple>
+
 #include "fovea/ops/kernel_tensors.h"
 
 namespace fovea::ops {
@@ -10,6 +13,13 @@ namespace fovea::ops {
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias = {},
                   const OptionalTensor& norm_weight = {}, const OptionalTensor& norm_bias = {}, double epsilon = 1e-5,
                   const OptionalTensor& residual = {});
+
+/// Gradients of linear() by x, weight, bias, norm_weight and norm_bias; those not `wanted` (in this order) are empty.
+/// grad_out [...,O]. Not differentiable.
+using LinearGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+LinearGradients linear_backward(const at::Tensor& grad_out, const at::Tensor& x, const at::Tensor& weight,
+                                const OptionalTensor& norm_weight, const OptionalTensor& norm_bias, double epsilon,
+                                std::array<bool, 5> wanted);
 
 /// The perceptron of a transformer block.
 ///   out = gelu(z W1^T + b1) W2^T + b2 [+ x with add_input],   z as above

@@ -94,7 +94,7 @@ Tensor cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& skip) {
   const Tensor out = meta(x, weight, skip);
   if (out.numel() == 0) return out;
   const at::ScalarType dtype = kernel_dtype(x.scalar_type());
-  const Tensor computed = out.scalar_type() == dtype ? out : at::empty_like(out, dtype);
+  const Tensor computed = kernel_output(out, dtype);
   const Tensor voxels = as_voxels(x, dtype), rows = as_linear(weight, dtype);
   const auto [row_offset, group_offset] = offsets_of(x, computed, weight.size(2));
   with_kernel_type(dtype, [&, &row_offset = row_offset, &group_offset = group_offset](auto element) {
@@ -108,7 +108,7 @@ Tensor cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& skip) {
     if (weight.size(1) > 0) run(p);
   });
   if (skip && skip->defined()) computed.narrow(1, weight.size(1), skip->size(1)).copy_(*skip);
-  if (!computed.is_same(out)) out.copy_(computed);
+  put(computed, out);
   return out;
 }
 
@@ -122,12 +122,8 @@ Pair backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& weight,
                                .reshape({x.size(0), O, x.size(2), f, x.size(3), f, x.size(4), f})
                                .permute({0, 2, 4, 6, 3, 5, 7, 1})
                                .reshape({-1, f * f * f * O});
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("fovea::linear_backward", "")
-                             .typed<std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const OptionalTensor&,
-                                                                                        const OptionalTensor&, double, std::array<bool, 5>)>();
-  const auto [grad_voxels, grad_linear, b, nw, nb] =
-      op.call(grad_rows, as_voxels(x, dtype), as_linear(weight, dtype), {}, {}, 0, {x_wanted, weight_wanted, false, false, false});
+  const auto [grad_voxels, grad_linear, bias, norm_weight, norm_bias] =
+      linear_backward(grad_rows, as_voxels(x, dtype), as_linear(weight, dtype), {}, {}, 0, {x_wanted, weight_wanted, false, false, false});
   if (x_wanted) grad_x.permute({0, 2, 3, 4, 1}).copy_(grad_voxels.view({x.size(0), x.size(2), x.size(3), x.size(4), x.size(1)}));
   if (weight_wanted) grad_weight.copy_(grad_linear.view({f, f, f, O, x.size(1)}).permute({4, 3, 0, 1, 2}));
   return {grad_x, grad_weight};

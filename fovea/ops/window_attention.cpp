@@ -261,8 +261,7 @@ Gradients window_attention_backward_cpu(const Tensor& grad_out, const Tensor& qk
     const at::ScalarType dtype = qkv.scalar_type();
     const Inputs in = kernel_inputs(inputs(qkv, bias_table, window, shift, scale, pad_token, mask_value, bias), dtype);
     const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
-    const Tensor kernel_grad_bias =
-        grad_bias.scalar_type() == lse.scalar_type() ? grad_bias : at::empty_like(grad_bias, lse.scalar_type());
+    const Tensor kernel_grad_bias = kernel_output(grad_bias, lse.scalar_type());
     with_attention_type(dtype, [&](auto element) {
       using T = decltype(element);
       using Score = kernels::ScoreOf<T>;
@@ -278,7 +277,7 @@ Gradients window_attention_backward_cpu(const Tensor& grad_out, const Tensor& qk
       if (pad_token_wanted) p.grad_pad_token = view_of<T, 3>(grads[2]);
       run(p);
     });
-    if (!kernel_grad_bias.is_same(grads[1])) grads[1].copy_(kernel_grad_bias);
+    put(kernel_grad_bias, grads[1]);
   }
   return {grad_qkv, grad_bias, grad_pad_token};
 }

@@ -207,6 +207,50 @@ class PartSums {
   std::vector<float> sums_;
 };
 
+// The way back to what entered the product: dz = g W, then through the norm to grad_x and to the norm's own gradients.
+class InputGradient {
+ public:
+  // weight [K,I]: what the rows were multiplied with. g has K channels.
+  InputGradient(const InputRows& input, const View<const float, 2>& weight, const View<float, 2>& grad_x,
+                const LayerNormGradient<float>& grad_norm, int64_t parts)
+      : input_(input), K_(weight.shape[0]), I_(weight.shape[1]), grad_x_(grad_x), grad_norm_(grad_norm), nothing_({}, I_),
+        weight_sum_(parts, 1, I_, input.normed()), bias_sum_(parts, 1, I_, input.normed()) {
+    if (!wanted()) return;
+    packed_ = aligned_memory<float>(packed_size(K_, I_) + 1);
+    PackWeight(weight.data, weight.stride[0], K_, I_, packed_.get());
+  }
+  bool wanted() const { return grad_x_.data || grad_norm_.weight.data || grad_norm_.bias.data; }
+
+  // Of rows [first, first + count), g being the first. dz: scratch [count][input.step()]; mean, rstd as InputRows left
+  // them; `add`: rows of the whole tensor added to grad_x, or null.
+  void Put(int64_t part, int64_t first, int64_t count, const float* g, int64_t g_step, const float* mean, const float* rstd,
+           float* dz, const float* add, int64_t add_step) {
+    if (input_.normed()) {
+      Product(g, g_step, count, K_, packed_.get(), I_, ToScratch{dz, input_.step(), nullptr});
+      input_.Backward(first, count, dz, mean, rstd, grad_x_.data, grad_x_.stride[0], add, add_step, weight_sum_.part(part),
+                      bias_sum_.part(part));
+    } else {
+      Product(g, g_step, count, K_, packed_.get(), I_,
+              ToRows{grad_x_.data + first * grad_x_.stride[0], grad_x_.stride[0], I_, nothing_.data(),
+                     add ? add + first * add_step : nullptr, add_step});
+    }
+  }
+
+  void Join(const ParallelFor& parallel) {
+    if (grad_norm_.weight.data) weight_sum_.Join(grad_norm_.weight, parallel);
+    if (grad_norm_.bias.data) bias_sum_.Join(grad_norm_.bias, parallel);
+  }
+
+ private:
+  const InputRows& input_;
+  int64_t K_, I_;
+  View<float, 2> grad_x_;
+  LayerNormGradient<float> grad_norm_;
+  Padded nothing_;
+  AlignedMemory<float> packed_;
+  PartSums weight_sum_, bias_sum_;
+};
+
 // How N rows, each with `width` floats of scratch, are cut into blocks, and blocks into parts.
 struct RowBlocks {
   int64_t N, rows, blocks, parts;

@@ -48,38 +48,25 @@ void Backward(const LinearBackwardParams<float>& g, const ParallelFor& parallel)
   const LinearParams<float>& p = g.forward;
   const int64_t N = p.x.shape[0], I = p.x.shape[1], O = p.weight.shape[0];
   const InputRows input(p.x, p.norm);
-  const bool dz_wanted = g.grad_x.data || g.grad_norm.weight.data || g.grad_norm.bias.data;
-  const auto packed = aligned_memory<float>(packed_size(O, I) + 1);
-  if (dz_wanted) PackWeight(p.weight.data, p.weight.stride[0], O, I, packed.get());
-  const Padded nothing({}, I);
   const RowBlocks blocks(N, 2 * input.step());
+  InputGradient to_input(input, p.weight, g.grad_x, g.grad_norm, blocks.parts);
   PartSums weight(blocks.parts, O, I, g.grad_weight.data), bias(blocks.parts, 1, O, g.grad_bias.data);
-  PartSums norm_weight(blocks.parts, 1, I, input.normed()), norm_bias(blocks.parts, 1, I, input.normed());
   blocks.ForParts(parallel, [&](int64_t part, int64_t begin, int64_t end) {
-    const int64_t step = input.step();
+    const int64_t step = input.step(), grad_step = g.grad_out.stride[0];
     const auto memory = aligned_memory<float>(blocks.rows * (2 * step + 2));
     float *z = memory.get(), *dz = z + blocks.rows * step, *mean = dz + blocks.rows * step, *rstd = mean + blocks.rows;
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * blocks.rows, count = blocks.count(b);
-      const float* grad = g.grad_out.data + first * g.grad_out.stride[0];
-      const int64_t grad_step = g.grad_out.stride[0];
-      input.Forward(first, count, z, mean, rstd);
+      const float* grad = g.grad_out.data + first * grad_step;
+      if (weight.wanted() || input.normed()) input.Forward(first, count, z, mean, rstd);
       if (weight.wanted()) AddOuterProduct(grad, grad_step, O, z, step, I, count, weight.part(part), weight.step());
       if (bias.wanted()) AddRows(grad, grad_step, count, O, bias.part(part));
-      if (input.normed() && dz_wanted) {
-        Product(grad, grad_step, count, O, packed.get(), I, ToScratch{dz, step, nullptr});
-        input.Backward(first, count, dz, mean, rstd, g.grad_x.data, g.grad_x.stride[0], nullptr, 0,
-                       norm_weight.part(part), norm_bias.part(part));
-      } else if (dz_wanted) {
-        const ToRows out{g.grad_x.data + first * g.grad_x.stride[0], g.grad_x.stride[0], I, nothing.data(), nullptr, 0};
-        Product(grad, grad_step, count, O, packed.get(), I, out);
-      }
+      if (to_input.wanted()) to_input.Put(part, first, count, grad, grad_step, mean, rstd, dz, nullptr, 0);
     }
   });
   weight.Join(g.grad_weight, parallel);
   bias.Join(g.grad_bias, parallel);
-  if (g.grad_norm.weight.data) norm_weight.Join(g.grad_norm.weight, parallel);
-  if (g.grad_norm.bias.data) norm_bias.Join(g.grad_norm.bias, parallel);
+  to_input.Join(parallel);
 }
 
 }  // namespace linear

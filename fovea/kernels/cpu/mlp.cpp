@@ -104,15 +104,11 @@ void Backward(const MlpBackwardParams<float>& g, const ParallelFor& parallel) {
   const InputRows& input = layers.input;
   const int64_t E = layers.E, M = layers.M, O = layers.O, step = input.step(), hidden = layers.hidden_step();
   const auto back2 = aligned_memory<float>(packed_size(O, M) + 1);  // grad_out -> hidden
-  const auto back1 = aligned_memory<float>(packed_size(M, E) + 1);  // hidden -> z
   PackWeight(p.weight2.data, p.weight2.stride[0], O, M, back2.get());
-  PackWeight(p.weight1.data, p.weight1.stride[0], M, E, back1.get());
-  const Padded nothing({}, E);
-  const bool norm_wanted = g.grad_norm.weight.data || g.grad_norm.bias.data;
   const RowBlocks blocks(p.x.shape[0], 2 * hidden);
+  InputGradient to_input(input, p.weight1, g.grad_x, g.grad_norm, blocks.parts);
   PartSums weight1(blocks.parts, M, E, g.grad_weight1.data), bias1(blocks.parts, 1, M, g.grad_bias1.data);
   PartSums weight2(blocks.parts, O, M, g.grad_weight2.data), bias2(blocks.parts, 1, O, g.grad_bias2.data);
-  PartSums norm_weight(blocks.parts, 1, E, input.normed()), norm_bias(blocks.parts, 1, E, input.normed());
   blocks.ForParts(parallel, [&](int64_t part, int64_t begin, int64_t end) {
     const Floats d;
     const auto memory = aligned_memory<float>(blocks.rows * (2 * step + 2 * hidden + 2));
@@ -133,24 +129,15 @@ void Backward(const MlpBackwardParams<float>& g, const ParallelFor& parallel) {
       if (weight2.wanted()) AddOuterProduct(grad, grad_step, O, h, hidden, M, count, weight2.part(part), weight2.step());
       if (bias1.wanted()) AddRows(dh, hidden, count, M, bias1.part(part));
       if (bias2.wanted()) AddRows(grad, grad_step, count, O, bias2.part(part));
-      const float* add = p.add_input ? g.grad_out.data : nullptr;
-      if (input.normed() && (g.grad_x.data || norm_wanted)) {
-        Product(dh, hidden, count, M, back1.get(), E, ToScratch{dz, step, nullptr});
-        input.Backward(first, count, dz, mean, rstd, g.grad_x.data, g.grad_x.stride[0], add, grad_step,
-                       norm_weight.part(part), norm_bias.part(part));
-      } else if (g.grad_x.data) {
-        Product(dh, hidden, count, M, back1.get(), E,
-                ToRows{g.grad_x.data + first * g.grad_x.stride[0], g.grad_x.stride[0], E, nothing.data(),
-                       add ? add + first * grad_step : nullptr, grad_step});
-      }
+      if (to_input.wanted())
+        to_input.Put(part, first, count, dh, hidden, mean, rstd, dz, p.add_input ? g.grad_out.data : nullptr, grad_step);
     }
   });
   weight1.Join(g.grad_weight1, parallel);
   weight2.Join(g.grad_weight2, parallel);
   bias1.Join(g.grad_bias1, parallel);
   bias2.Join(g.grad_bias2, parallel);
-  if (g.grad_norm.weight.data) norm_weight.Join(g.grad_norm.weight, parallel);
-  if (g.grad_norm.bias.data) norm_bias.Join(g.grad_norm.bias, parallel);
+  to_input.Join(parallel);
 }
 
 }  // namespace mlp
