@@ -46,13 +46,18 @@ template <class T>
 void instance_norm_forward(const InstanceNormParams<T>& p, const ParallelFor& parallel = serial_for);
 template <class T>
 void instance_norm_backward(const InstanceNormBackwardParams<T>& p, const ParallelFor& parallel = serial_for);
+template <class T>
+void instance_moments(const View<const T, 3>& x, const View<double, 3>& moments, const ParallelFor& parallel = serial_for);
 }  // namespace reference
 
 namespace cpu {
-/// SIMD. Two passes over memory forward (moments, result), two backward.
+/// SIMD. Two passes over memory forward (moments, result; one if they are given), two backward.
 void instance_norm_forward(const InstanceNormParams<float>& p, const ParallelFor& parallel, Isa isa = chosen_isa());
 void instance_norm_backward(const InstanceNormBackwardParams<float>& p, const ParallelFor& parallel,
                             Isa isa = chosen_isa());
+/// What InstanceNormParams::moments holds, of x [B,V,C] contiguous. One pass over memory.
+void instance_moments(const View<const float, 3>& x, const View<double, 3>& moments, const ParallelFor& parallel,
+                      Isa isa = chosen_isa());
 }  // namespace cpu
 
 }  // namespace fovea::kernels

@@ -2,6 +2,7 @@
 
 #include "fovea/nn/linear.h"
 #include "fovea/nn/trace.h"
+#include "fovea/ops/instance_norm_act.h"
 #include "fovea/ops/linear.h"
 #include "fovea/ops/up_convolution.h"
 
@@ -24,6 +25,22 @@ torch::Tensor ConvolutionImpl::forward(const torch::Tensor& x) {
   const auto voxels = x.permute({0, 2, 3, 4, 1}).contiguous(), weight = conv->weight.flatten(1);
   const auto y = fused_on_cpu(x) ? ops::linear(voxels, weight, ops::or_none(conv->bias)) : torch::linear(voxels, weight, conv->bias);
   return traced(this, y.permute({0, 4, 1, 2, 3}));
+}
+
+torch::Tensor ConvolutionImpl::normed(torch::Tensor x, double slope, const std::optional<torch::Tensor>& residual) {
+  torch::Tensor y;
+  std::optional<torch::Tensor> moments;
+  if (conv->weight.size(2) > 1 && fused_on_cpu(x)) {
+    form_ = ops::conv3d_form(x, conv->weight);
+    std::tie(y, moments) = kept_.conv3d_moments(x, conv->weight, ops::or_none(conv->bias));
+    traced(this, y);
+  } else {
+    y = forward(x);
+  }
+  x.reset();
+  // Autocast may have given the residual another dtype.
+  return ops::instance_norm_act(y, {}, {}, slope, residual ? std::optional(residual->to(y.scalar_type())) : residual,
+                                /*epsilon=*/1e-5, moments);
 }
 
 std::vector<std::pair<std::string, std::string>> convolution_forms(const torch::nn::Module& network) {

@@ -22,6 +22,10 @@ class ConvolutionImpl : public torch::nn::Module {
   explicit ConvolutionImpl(const ConvolutionOptions& options);
   torch::Tensor forward(const torch::Tensor& x);
 
+  /// ops::instance_norm_act(forward(x)) with `slope` and `residual`; the convolution takes the statistics on its way.
+  /// x is let go of before the norm: move it in where nobody else needs it.
+  torch::Tensor normed(torch::Tensor x, double slope = 1, const std::optional<torch::Tensor>& residual = {});
+
   /// How the last forward computed it: see ops::conv3d_form; "" before one, or where torch did.
   const std::string& form() const { return form_; }
 

@@ -1,7 +1,6 @@
 #include "fovea/nn/unet_block.h"
 
 #include "fovea/nn/trace.h"
-#include "fovea/ops/instance_norm_act.h"
 
 namespace fovea::nn {
 UnetBlockImpl::UnetBlockImpl(int64_t in, int64_t out, Residual residual) : residual_(residual) {
@@ -13,10 +12,10 @@ UnetBlockImpl::UnetBlockImpl(int64_t in, int64_t out, Residual residual) : resid
 
 torch::Tensor UnetBlockImpl::forward(const torch::Tensor& x) {
   const double slope = lrelu->options.negative_slope();
-  const auto y = conv2(traced(lrelu.get(), ops::instance_norm_act(conv1(x), {}, {}, slope)));
+  auto y = traced(lrelu.get(), conv1->normed(x, slope));
   std::optional<torch::Tensor> shortcut;
-  if (residual_ == Residual::kYes) shortcut = (conv3 ? ops::instance_norm_act(conv3(x)) : x).to(y.scalar_type());  // autocast may give two
-  return traced(this, traced(lrelu.get(), ops::instance_norm_act(y, {}, {}, slope, shortcut)));
+  if (residual_ == Residual::kYes) shortcut = conv3 ? conv3->normed(x) : x;
+  return traced(this, traced(lrelu.get(), conv2->normed(std::move(y), slope, shortcut)));
 }
 
 UnetrBasicBlockImpl::UnetrBasicBlockImpl(int64_t in, int64_t out, Residual residual) {

@@ -13,6 +13,7 @@
 
 #include "fovea/core/isa.h"
 #include "fovea/kernels/conv3d.h"
+#include "fovea/kernels/instance_norm.h"
 #include "fovea/ops/argument_check.h"
 #include "fovea/ops/kernel_tensors.h"
 #include "fovea/ops/parallel.h"
@@ -25,12 +26,14 @@ using kernels::Conv3dForm;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Gradients = std::tuple<Tensor, Tensor, Tensor>;  // x, weight, bias
+using OutMoments = std::tuple<Tensor, Tensor>;
 using Wanted = std::array<bool, 3>;
 
 // ---- schema ---------------------------------------------------------------------------------------------------------
 
 TORCH_LIBRARY_FRAGMENT(fovea, m) {
   m.def("conv3d(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor", {at::Tag::pt2_compliant_tag});
+  m.def("conv3d_moments(Tensor x, Tensor weight, Tensor? bias=None) -> (Tensor out, Tensor moments)", {at::Tag::pt2_compliant_tag});
   // Gradients that are not wanted are empty.
   m.def(
       "conv3d_backward(Tensor grad_out, Tensor x, Tensor weight, bool[3] wanted) -> (Tensor grad_x, Tensor "
@@ -65,6 +68,12 @@ Tensor out_of(const Tensor& x, const Tensor& weight, const OptionalTensor& bias)
   check_conv3d(x, weight, or_undefined(bias));
   return at::empty_symint({x.sym_size(0), weight.sym_size(0), x.sym_size(2), x.sym_size(3), x.sym_size(4)}, x.options(),
                           at::MemoryFormat::ChannelsLast3d);
+}
+
+OutMoments out_and_moments_of(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  if (x.scalar_type() == at::kBFloat16) ArgumentCheck("conv3d_moments", {}).fail("x is bfloat16", "float32 or float64");
+  const auto out = out_of(x, weight, bias);
+  return {out, at::empty_symint({x.sym_size(0), weight.sym_size(0), 2}, x.options().dtype(at::kDouble))};
 }
 
 Gradients gradients_of(const Tensor&, const Tensor& x, const Tensor& weight, Wanted wanted) {
@@ -164,13 +173,30 @@ bool by_kernel(const Tensor& x, const Tensor& weight, Conv3dForm form) {
   return form != Conv3dForm::kDirect || (x.scalar_type() == at::kDouble && is_3x3x3(weight));
 }
 
-/// kept: of the form that the forward pass takes, or null
+/// Of a convolution that was not ours.
+void take_moments(const Tensor& out, const Tensor& moments) {
+  const auto rows = out.permute({0, 2, 3, 4, 1}).flatten(1, 3);
+  const auto written = view_of<double, 3>(moments);
+  if (rows.scalar_type() == at::kFloat)
+    kernels::cpu::instance_moments(view_of<const float, 3>(rows), written, torch_parallel_for);
+  else
+    kernels::reference::instance_moments(view_of<const double, 3>(rows), written, torch_parallel_for);
+}
+
+/// kept: of the form that the forward pass takes, or null. moments: undefined, or written
 Tensor forward_with(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-                    const kernels::cpu::Conv3dWeights* kept) {
+                    const kernels::cpu::Conv3dWeights* kept, const Tensor& moments = {}) {
   const auto out = out_of(x, weight, bias);
-  if (out.numel() == 0) return out;
+  if (out.numel() == 0) {
+    if (moments.defined()) moments.zero_();
+    return out;
+  }
   const auto form = forward_form(x, weight);
-  if (!by_kernel(x, weight, form)) return direct_forward(x, weight, bias);
+  if (!by_kernel(x, weight, form)) {
+    const auto result = direct_forward(x, weight, bias);
+    if (moments.defined()) take_moments(result, moments);
+    return result;
+  }
   const auto dtype = kernel_dtype(x.scalar_type());
   const auto result = out.to(dtype);
   const auto voxels = voxels_of(x, dtype), taps = taps_of(weight.to(dtype)), b = for_kernel(or_undefined(bias), dtype);
@@ -182,6 +208,7 @@ Tensor forward_with(const Tensor& x, const Tensor& weight, const OptionalTensor&
     p.weight = view_of<const T, 5>(taps);
     p.bias = view_of<const T, 1>(b);
     p.out = view_of<T, 5>(written);
+    p.moments = view_of<double, 3>(moments);
     run(p, form, kept);
   });
   return result.to(x.scalar_type());
@@ -189,6 +216,11 @@ Tensor forward_with(const Tensor& x, const Tensor& weight, const OptionalTensor&
 
 Tensor forward_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
   return forward_with(x, weight, bias, nullptr);
+}
+
+OutMoments forward_moments_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  const auto moments = std::get<1>(out_and_moments_of(x, weight, bias));
+  return {forward_with(x, weight, bias, nullptr, moments), moments};
 }
 
 Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& weight, Wanted wanted) {
@@ -252,12 +284,15 @@ Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& we
 
 class Conv3dFunction : public torch::autograd::Function<Conv3dFunction> {
  public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const OptionalTensor& bias, bool moments_wanted) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     ctx->save_for_backward({x, weight});
     ctx->saved_data["wanted"] =
         std::vector<bool>{x.requires_grad(), weight.requires_grad(), bias && bias->requires_grad()};
-    return ops::conv3d(x, weight, bias);
+    if (!moments_wanted) return {ops::conv3d(x, weight, bias)};
+    auto [out, moments] = ops::conv3d_moments(x, weight, bias);
+    ctx->mark_non_differentiable({moments});
+    return {out, moments};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -268,12 +303,17 @@ class Conv3dFunction : public torch::autograd::Function<Conv3dFunction> {
     const Wanted wanted{asked[0], asked[1], asked[2]};
     auto [grad_x, grad_weight, grad_bias] = op.call(grads[0], saved[0], saved[1], wanted);
     const auto only = [](bool is_wanted, const Tensor& t) { return is_wanted ? t : Tensor(); };
-    return {only(wanted[0], grad_x), only(wanted[1], grad_weight), only(wanted[2], grad_bias)};
+    return {only(wanted[0], grad_x), only(wanted[1], grad_weight), only(wanted[2], grad_bias), Tensor()};
   }
 };
 
 Tensor autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  return Conv3dFunction::apply(x, weight, bias);
+  return Conv3dFunction::apply(x, weight, bias, /*moments_wanted=*/false)[0];
+}
+
+OutMoments autograd_moments(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  const auto outputs = Conv3dFunction::apply(x, weight, bias, /*moments_wanted=*/true);
+  return {outputs[0], outputs[1]};
 }
 
 // ---- autocast -------------------------------------------------------------------------------------------------------
@@ -289,16 +329,19 @@ Tensor autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bia
 
 TORCH_LIBRARY_IMPL(fovea, Meta, m) {
   m.impl("conv3d", out_of);
+  m.impl("conv3d_moments", out_and_moments_of);
   m.impl("conv3d_backward", gradients_of);
 }
 
 TORCH_LIBRARY_IMPL(fovea, CPU, m) {
   m.impl("conv3d", forward_cpu);
+  m.impl("conv3d_moments", forward_moments_cpu);
   m.impl("conv3d_backward", backward_cpu);
 }
 
 TORCH_LIBRARY_IMPL(fovea, Autograd, m) {
   m.impl("conv3d", autograd);
+  m.impl("conv3d_moments", autograd_moments);
   m.impl("conv3d_backward", torch::autograd::autogradNotImplementedFallback());
 }
 
@@ -309,6 +352,12 @@ TORCH_LIBRARY_IMPL(fovea, AutocastCPU, m) { m.impl("conv3d", autocast); }
 Tensor conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("fovea::conv3d", "").typed<decltype(ops::conv3d)>();
+  return op.call(x, weight, bias);
+}
+
+std::tuple<Tensor, Tensor> conv3d_moments(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::conv3d_moments", "").typed<decltype(ops::conv3d_moments)>();
   return op.call(x, weight, bias);
 }
 
@@ -339,19 +388,30 @@ struct KeptConv3dWeights::Kept {
 KeptConv3dWeights::KeptConv3dWeights() : kept_(std::make_unique<Kept>()) {}
 KeptConv3dWeights::~KeptConv3dWeights() = default;
 
-Tensor KeptConv3dWeights::conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+bool KeptConv3dWeights::use_for(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) const {
   const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
                      x.numel() > 0 && !at::autocast::is_autocast_enabled(at::kCPU);
   // A weight that an optimiser may write to is never kept: writes through raw pointers do not count as changes. Nor is a
   // tensor made in inference mode, which counts none.
   const bool recorded = at::GradMode::is_enabled() && (x.requires_grad() || (bias && bias->requires_grad()));
-  if (!plain || recorded || weight.requires_grad() || weight.is_inference()) return ops::conv3d(x, weight, bias);
+  if (!plain || recorded || weight.requires_grad() || weight.is_inference()) return false;
   check_conv3d(x, weight, or_undefined(bias));
-  const auto form = forward_form(x, weight);
-  if (form == Conv3dForm::kDirect) return ops::conv3d(x, weight, bias);
+  return forward_form(x, weight) != Conv3dForm::kDirect;
+}
+
+Tensor KeptConv3dWeights::conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  if (!use_for(x, weight, bias)) return ops::conv3d(x, weight, bias);
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  const auto transformed = kept_->of(weight, form);
+  const auto transformed = kept_->of(weight, forward_form(x, weight));
   return forward_with(x, weight, bias, &transformed);
+}
+
+std::tuple<Tensor, Tensor> KeptConv3dWeights::conv3d_moments(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  if (!use_for(x, weight, bias)) return ops::conv3d_moments(x, weight, bias);
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  const auto transformed = kept_->of(weight, forward_form(x, weight));
+  const auto moments = std::get<1>(out_and_moments_of(x, weight, bias));
+  return {forward_with(x, weight, bias, &transformed, moments), moments};
 }
 
 std::string conv3d_form(const Tensor& x, const Tensor& weight) { return kernels::name_of(forward_form(x, weight)); }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 
 namespace fovea::ops {
 
@@ -27,6 +28,13 @@ namespace fovea::ops {
 /// Source   Lavin and Gray 2016, arXiv:1509.09308. Definition: kernels/reference/conv3d.cpp
 at::Tensor conv3d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = {});
 
+/// conv3d() and, taken while the output is written, what ops::instance_norm_act needs to know of it. Torch op
+/// `fovea::conv3d_moments`.
+///   moments [B,O,2] float64: mean and sum of squared deviations of each sample and channel of out, over its voxels
+/// Dtypes   f32, f64. moments is not differentiable: the norm's gradient holds their part.
+std::tuple<at::Tensor, at::Tensor> conv3d_moments(const at::Tensor& x, const at::Tensor& weight,
+                                                  const std::optional<at::Tensor>& bias = {});
+
 /// A layer's weights as its convolution reads them, kept for the next call. They take 8/3 to 8 times the memory of the
 /// weights themselves.
 class KeptConv3dWeights {
@@ -37,8 +45,12 @@ class KeptConv3dWeights {
   /// conv3d() with the same bits. Where no gradient is recorded and `weight` requires none (a frozen network), the
   /// transformed weights of the last call are used, unless `weight` is another tensor or has been written to since.
   at::Tensor conv3d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = {});
+  std::tuple<at::Tensor, at::Tensor> conv3d_moments(const at::Tensor& x, const at::Tensor& weight,
+                                                    const std::optional<at::Tensor>& bias = {});
 
  private:
+  bool use_for(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) const;
+
   struct Kept;
   std::unique_ptr<Kept> kept_;
 };

@@ -22,10 +22,11 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // x, weight, bia
 // ---- schema ---------------------------------------------------------------------------------------------------------
 
 TORCH_LIBRARY_FRAGMENT(fovea, m) {
-  m.def("instance_norm_act(Tensor x, Tensor? weight=None, Tensor? bias=None, float slope=1., Tensor? residual=None, float epsilon=1e-05) -> Tensor",
+  m.def("instance_norm_act(Tensor x, Tensor? weight=None, Tensor? bias=None, float slope=1., Tensor? residual=None, float epsilon=1e-05, "
+        "Tensor? moments=None) -> Tensor",
         {at::Tag::pt2_compliant_tag});
-  m.def("instance_norm_act_forward(Tensor x, Tensor? weight, Tensor? bias, float slope, Tensor? residual, float epsilon) "
-        "-> (Tensor out, Tensor mean, Tensor rstd)", {at::Tag::pt2_compliant_tag});
+  m.def("instance_norm_act_forward(Tensor x, Tensor? weight, Tensor? bias, float slope, Tensor? residual, float epsilon, "
+        "Tensor? moments) -> (Tensor out, Tensor mean, Tensor rstd)", {at::Tag::pt2_compliant_tag});
   // Gradients that are not wanted are empty. Without x, z comes from out and the residual: kernels/instance_norm.h.
   m.def("instance_norm_act_backward(Tensor grad_out, Tensor? x, Tensor? weight, Tensor out, Tensor mean, Tensor rstd, float slope, "
         "bool affine_wanted, bool residual_wanted, Tensor? residual=None) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)",
@@ -34,12 +35,15 @@ TORCH_LIBRARY_FRAGMENT(fovea, m) {
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
 
-void check_instance_norm_act(const Tensor& x_tensor, const Tensor& weight_tensor, const Tensor& bias_tensor, double slope, const Tensor& residual_tensor) {
-  const Argument x{"x", x_tensor}, weight{"weight", weight_tensor}, bias{"bias", bias_tensor}, residual{"residual", residual_tensor};
-  const ArgumentCheck check("instance_norm_act", {x, weight, bias, residual});
+void check_instance_norm_act(const Tensor& x_tensor, const Tensor& weight_tensor, const Tensor& bias_tensor, double slope, const Tensor& residual_tensor,
+                             const Tensor& moments_tensor) {
+  const Argument x{"x", x_tensor}, weight{"weight", weight_tensor}, bias{"bias", bias_tensor}, residual{"residual", residual_tensor},
+      moments{"moments", moments_tensor};
+  const ArgumentCheck check("instance_norm_act", {x, weight, bias, residual, moments});
   check.one_device();
   check.rank(x, 5, "[B,C,Z,Y,X]");
   check.rank(residual, 5, "[B,C,Z,Y,X]");
+  check.rank(moments, 3, "[B,C,2]");
   check.dtype(x, {at::kFloat, at::kDouble, at::kBFloat16}, "");
   check.dtype(residual, {x_tensor.scalar_type()}, "the dtype of x");
   for (const Argument& a : {weight, bias}) {
@@ -49,6 +53,9 @@ void check_instance_norm_act(const Tensor& x_tensor, const Tensor& weight_tensor
   }
   constexpr const char* kAxes[] = {"samples", "channels", "voxels along Z", "voxels along Y", "voxels along X"};
   for (int axis = 0; axis < 5; ++axis) check.size(residual, axis, kAxes[axis], x_tensor.sym_size(axis), "as x");
+  check.dtype(moments, {at::kDouble}, "");
+  for (int axis = 0; axis < 2; ++axis) check.size(moments, axis, kAxes[axis], x_tensor.sym_size(axis), "as x");
+  check.size(moments, 2, "values", 2, "mean and sum of squared deviations");
   if (!(slope >= 0 && slope <= 1)) check.fail(c10::str("slope is ", slope), "0 <= slope <= 1");
   if (x_tensor.sym_size(2) * x_tensor.sym_size(3) * x_tensor.sym_size(4) == 1) {
     check.fail("x has one voxel", "more: the instance norm of a single value is not defined; use a larger input");
@@ -59,14 +66,16 @@ void check_instance_norm_act(const Tensor& x_tensor, const Tensor& weight_tensor
 
 Tensor empty_channels_last(const Tensor& like) { return at::empty_like(like, at::MemoryFormat::ChannelsLast3d); }
 
-Outputs outputs_of(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double) {
-  check_instance_norm_act(x, or_undefined(weight), or_undefined(bias), slope, or_undefined(residual));
-  const auto moments = x.options().dtype(kernel_dtype(x.scalar_type()));
-  return {empty_channels_last(x), at::empty_symint({x.sym_size(0), x.sym_size(1)}, moments), at::empty_symint({x.sym_size(0), x.sym_size(1)}, moments)};
+Outputs outputs_of(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double,
+                   const OptionalTensor& moments) {
+  check_instance_norm_act(x, or_undefined(weight), or_undefined(bias), slope, or_undefined(residual), or_undefined(moments));
+  const auto channels = [&] { return at::empty_symint({x.sym_size(0), x.sym_size(1)}, x.options().dtype(kernel_dtype(x.scalar_type()))); };
+  return {empty_channels_last(x), channels(), channels()};
 }
 
-Tensor meta(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon) {
-  return std::get<0>(outputs_of(x, weight, bias, slope, residual, epsilon));
+Tensor meta(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon,
+            const OptionalTensor& moments) {
+  return std::get<0>(outputs_of(x, weight, bias, slope, residual, epsilon, moments));
 }
 
 Gradients gradients_of(const Tensor&, const OptionalTensor&, const OptionalTensor&, const Tensor& out, const Tensor&, const Tensor&, double,
@@ -101,8 +110,9 @@ Tensor rows_for(const Tensor& into, at::ScalarType dtype) {
   return at::empty({into.size(0), into.size(2) * into.size(3) * into.size(4), into.size(1)}, into.options().dtype(dtype));
 }
 
-Outputs forward_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon) {
-  auto [out, mean, rstd] = outputs_of(x, weight, bias, slope, residual, epsilon);
+Outputs forward_cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon,
+                    const OptionalTensor& moments) {
+  auto [out, mean, rstd] = outputs_of(x, weight, bias, slope, residual, epsilon, moments);
   if (x.numel() == 0) return {out, mean.zero_(), rstd.zero_()};
   const auto dtype = mean.scalar_type();
   const auto x_rows = as_rows(x, dtype), residual_rows = as_rows(or_undefined(residual), dtype), out_rows = rows_for(out, dtype);
@@ -119,14 +129,16 @@ Outputs forward_cpu(const Tensor& x, const OptionalTensor& weight, const Optiona
     p.out = view_of<T, 3>(out_rows);
     p.mean = view_of<T, 2>(mean);
     p.rstd = view_of<T, 2>(rstd);
+    p.moments = view_of<const double, 3>(or_undefined(moments));
     run(p);
   });
   put_rows(out_rows, out);
   return {out, mean, rstd};
 }
 
-Tensor cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon) {
-  return std::get<0>(forward_cpu(x, weight, bias, slope, residual, epsilon));
+Tensor cpu(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon,
+           const OptionalTensor& moments) {
+  return std::get<0>(forward_cpu(x, weight, bias, slope, residual, epsilon, moments));
 }
 
 Gradients backward_cpu(const Tensor& grad_out, const OptionalTensor& x, const OptionalTensor& weight, const Tensor& out, const Tensor& mean,
@@ -177,10 +189,10 @@ constexpr double kInvertibleSlope = 1e-3;
 class InstanceNormFunction : public torch::autograd::Function<InstanceNormFunction> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope,
-                        const OptionalTensor& residual, double epsilon) {
+                        const OptionalTensor& residual, double epsilon, const OptionalTensor& moments) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::instance_norm_act_forward", "").typed<decltype(forward_cpu)>();
-    auto [out, mean, rstd] = op.call(x, weight, bias, slope, residual, epsilon);
+    auto [out, mean, rstd] = op.call(x, weight, bias, slope, residual, epsilon, moments);
     // The input of a norm is the output of a convolution and of use to nobody else: not keeping it halves what training
     // holds. Not where z is not found again from what was rounded: bfloat16, an affine map, a flat activation.
     const bool from_out = !(weight && weight->defined()) && !(bias && bias->defined()) && slope >= kInvertibleSlope && x.scalar_type() != at::kBFloat16;
@@ -200,12 +212,13 @@ class InstanceNormFunction : public torch::autograd::Function<InstanceNormFuncti
         op.call(grads[0], or_none(saved[0]), or_none(saved[1]), saved[2], saved[3], saved[4], ctx->saved_data["slope"].toDouble(),
                 wanted("weight_wanted") || wanted("bias_wanted"), wanted("residual_wanted"), or_none(saved[5]));
     return {grad_x, wanted("weight_wanted") ? grad_weight : Tensor(), wanted("bias_wanted") ? grad_bias : Tensor(), Tensor(),
-            wanted("residual_wanted") ? grad_residual : Tensor(), Tensor()};
+            wanted("residual_wanted") ? grad_residual : Tensor(), Tensor(), Tensor()};
   }
 };
 
-Tensor autograd(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon) {
-  return InstanceNormFunction::apply(x, weight, bias, slope, residual, epsilon);
+Tensor autograd(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon,
+                const OptionalTensor& moments) {
+  return InstanceNormFunction::apply(x, weight, bias, slope, residual, epsilon, moments);
 }
 
 // ---- registration ---------------------------------------------------------------------------------------------------
@@ -230,9 +243,10 @@ TORCH_LIBRARY_IMPL(fovea, Autograd, m) {
 
 }  // namespace
 
-Tensor instance_norm_act(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon) {
+Tensor instance_norm_act(const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double slope, const OptionalTensor& residual, double epsilon,
+                         const OptionalTensor& moments) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("fovea::instance_norm_act", "").typed<decltype(instance_norm_act)>();
-  return op.call(x, weight, bias, slope, residual, epsilon);
+  return op.call(x, weight, bias, slope, residual, epsilon, moments);
 }
 
 }  // namespace fovea::ops

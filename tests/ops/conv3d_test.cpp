@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "fovea/ops/instance_norm_act.h"
 #include "message_of.h"
 
 namespace fovea::ops {
@@ -169,6 +170,43 @@ TEST(Conv3d, RefusalsNameTheArgument) {
               HasSubstr("weight has kernel edge 2, expected an odd number"));
   EXPECT_THAT(message([&] { ops::conv3d(x, weight, torch::ones({4})); }), HasSubstr("bias has 4 channels, expected 5"));
   EXPECT_THAT(message([&] { ops::conv3d(x, weight.to(torch::kDouble)); }), HasSubstr("the dtype of x"));
+}
+
+TEST(Conv3d, MomentsAreThoseOfTheOutputInEveryFormAndTheNormTakesThemWithTheSameGradients) {
+  torch::manual_seed(0);
+  struct Case {
+    std::vector<int64_t> x, weight;
+  };
+  const std::vector<Case> cases = {{{2, 24, 9, 10, 12}, {50, 24, 3, 3, 3}}, {{1, 64, 8, 8, 8}, {48, 64, 3, 3, 3}},
+                                   {{1, 2, 5, 4, 6}, {16, 2, 3, 3, 3}},     {{2, 5, 6, 7, 6}, {4, 5, 1, 3, 5}}};
+  for (const auto dtype : {torch::kFloat, torch::kDouble})
+    for (const auto& c : cases) {
+      SCOPED_TRACE(testing::Message() << "channels " << c.x[1] << " " << dtype);
+      const auto x = torch::randn(c.x, dtype).requires_grad_(), weight = torch::randn(c.weight, dtype).requires_grad_();
+      const auto residual = torch::randn({c.x[0], c.weight[0], c.x[2], c.x[3], c.x[4]}, dtype).requires_grad_();
+      const auto [out, moments] = conv3d_moments(x, weight);
+      const double bound = dtype == torch::kFloat ? 1e-5 : 1e-12;
+      EXPECT_TRUE(out.equal(ops::conv3d(x, weight)));
+      EXPECT_FALSE(moments.requires_grad());
+      const auto rows = out.detach().to(torch::kDouble).flatten(2);
+      const auto mean = rows.mean(2), squares = (rows - mean.unsqueeze(2)).square().sum(2);
+      EXPECT_LT((moments.select(2, 0) - mean).abs().max().item<double>(), bound * rows.std().item<double>());
+      EXPECT_LT(relative_l2(moments.select(2, 1), squares), bound);
+
+      const auto given = instance_norm_act(out, {}, {}, 0.01, residual, 1e-5, moments), own = instance_norm_act(out, {}, {}, 0.01, residual);
+      EXPECT_LT(relative_l2(given, own), bound);
+      const auto grad = torch::randn_like(own);
+      const auto by_given = torch::autograd::grad({given}, {x, weight, residual}, {grad}, /*retain_graph=*/true);
+      const auto by_own = torch::autograd::grad({own}, {x, weight, residual}, {grad}, /*retain_graph=*/true);
+      for (size_t i = 0; i < by_own.size(); ++i) EXPECT_LT(relative_l2(by_given[i], by_own[i]), 10 * bound) << i;
+    }
+}
+
+TEST(Conv3d, MomentsOfBfloat16AreRefusedAndThoseOfNothingAreZero) {
+  const auto message = message_of([] { conv3d_moments(torch::zeros({1, 2, 3, 3, 3}, torch::kBFloat16), torch::zeros({2, 2, 3, 3, 3}, torch::kBFloat16)); });
+  EXPECT_THAT(message, testing::HasSubstr("expected float32 or float64"));
+  const auto [out, moments] = conv3d_moments(torch::zeros({0, 2, 3, 3, 3}), torch::zeros({4, 2, 3, 3, 3}));
+  EXPECT_EQ(moments.numel(), 0);
 }
 
 }  // namespace

@@ -174,6 +174,15 @@ std::vector<ChannelMoments> given_moments(const InstanceNormParams<float>& p) {
   return given;
 }
 
+void Moments(const View<const float, 3>& x, const View<double, 3>& moments, const ParallelFor& parallel) {
+  const auto joined = joined_moments(Layout(x), x.data, parallel);
+  for (int64_t b = 0; b < x.shape[0]; ++b)
+    for (int64_t c = 0; c < x.shape[2]; ++c) {
+      moments(b, c, 0) = joined[b * x.shape[2] + c].mean;
+      moments(b, c, 1) = joined[b * x.shape[2] + c].squares;
+    }
+}
+
 void Forward(const InstanceNormParams<float>& p, const ParallelFor& parallel) {
   const Layout l(p.x);
   const int64_t C = l.C, P = l.period();
@@ -351,6 +360,11 @@ namespace fovea::kernels::cpu {
 void instance_norm_forward(const InstanceNormParams<float>& p, const ParallelFor& parallel, Isa isa) {
   FOVEA_RETURN_BEST(isa, normed::Forward, p, parallel)
   reference::instance_norm_forward(p, parallel);
+}
+
+void instance_moments(const View<const float, 3>& x, const View<double, 3>& moments, const ParallelFor& parallel, Isa isa) {
+  FOVEA_RETURN_BEST(isa, normed::Moments, x, moments, parallel)
+  reference::instance_moments(x, moments, parallel);
 }
 
 void instance_norm_backward(const InstanceNormBackwardParams<float>& g, const ParallelFor& parallel, Isa isa) {

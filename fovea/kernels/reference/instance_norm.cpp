@@ -1,25 +1,38 @@
 #include "fovea/kernels/instance_norm.h"
 
 #include <cmath>
+#include <vector>
 
 namespace fovea::kernels::reference {
 
 template <class T>
-void instance_norm_forward(const InstanceNormParams<T>& p, const ParallelFor& parallel) {
-  const int64_t B = p.x.shape[0], V = p.x.shape[1], C = p.x.shape[2];
+void instance_moments(const View<const T, 3>& x, const View<double, 3>& moments, const ParallelFor& parallel) {
+  const int64_t B = x.shape[0], V = x.shape[1], C = x.shape[2];
   parallel(B * C, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / C, c = item % C;
-      double mean = 0, variance = 0;
-      if (p.moments.data) {
-        mean = p.moments(b, c, 0), variance = p.moments(b, c, 1);
-      } else {
-        for (int64_t v = 0; v < V; ++v) mean += p.x(b, v, c);
-        mean /= static_cast<double>(V);
-        for (int64_t v = 0; v < V; ++v) variance += (p.x(b, v, c) - mean) * (p.x(b, v, c) - mean);
-      }
-      variance /= static_cast<double>(V);
-      const double rstd = 1 / std::sqrt(variance + p.epsilon);
+      double mean = 0, squares = 0;
+      for (int64_t v = 0; v < V; ++v) mean += x(b, v, c);
+      mean /= static_cast<double>(V);
+      for (int64_t v = 0; v < V; ++v) squares += (x(b, v, c) - mean) * (x(b, v, c) - mean);
+      moments(b, c, 0) = mean, moments(b, c, 1) = squares;
+    }
+  });
+}
+
+template <class T>
+void instance_norm_forward(const InstanceNormParams<T>& p, const ParallelFor& parallel) {
+  const int64_t B = p.x.shape[0], V = p.x.shape[1], C = p.x.shape[2];
+  std::vector<double> taken(p.moments.data ? 0 : B * C * 2);
+  View<const double, 3> moments = p.moments;
+  if (!moments.data) {
+    instance_moments<T>(p.x, {taken.data(), {B, C, 2}, {2 * C, 2, 1}}, parallel);
+    moments = {taken.data(), {B, C, 2}, {2 * C, 2, 1}};
+  }
+  parallel(B * C, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t b = item / C, c = item % C;
+      const double mean = moments(b, c, 0), rstd = 1 / std::sqrt(moments(b, c, 1) / static_cast<double>(V) + p.epsilon);
       const double weight = p.weight.data ? p.weight(c) : 1, bias = p.bias.data ? p.bias(c) : 0;
       for (int64_t v = 0; v < V; ++v) {
         const double y = (p.x(b, v, c) - mean) * rstd * weight + bias + (p.residual.data ? p.residual(b, v, c) : 0);
@@ -63,6 +76,8 @@ void instance_norm_backward(const InstanceNormBackwardParams<T>& g, const Parall
   });
 }
 
+template void instance_moments(const View<const float, 3>&, const View<double, 3>&, const ParallelFor&);
+template void instance_moments(const View<const double, 3>&, const View<double, 3>&, const ParallelFor&);
 template void instance_norm_forward(const InstanceNormParams<float>&, const ParallelFor&);
 template void instance_norm_forward(const InstanceNormParams<double>&, const ParallelFor&);
 template void instance_norm_backward(const InstanceNormBackwardParams<float>&, const ParallelFor&);

@@ -152,3 +152,11 @@ def test_second_derivatives_are_refused_by_name():
 def test_conv3d_gradient_of_x_weight_and_bias(shape, kernel, bias):
     inputs = randn(*shape), randn(4, shape[1], *kernel)
     gradcheck(torch.ops.fovea.conv3d, (*inputs, randn(4)) if bias else inputs)
+
+
+def test_norm_with_the_convolutions_moments_has_the_gradient_of_both():
+    def normed(x, weight, residual):
+        y, moments = torch.ops.fovea.conv3d_moments(x, weight)
+        return torch.ops.fovea.instance_norm_act(y, slope=0.1, residual=residual, moments=moments)
+
+    gradcheck(normed, (randn(2, 3, 3, 4, 2), randn(4, 3, 3, 3, 3), randn(2, 4, 3, 4, 2)))

@@ -166,6 +166,9 @@ def test_conv3d(dtype, channels):
     check(ops.conv3d, t(2, channels, 4, 9, 6), weight)
     check(ops.conv3d, t(1, channels, 5, 4, 4).detach().contiguous(memory_format=torch.channels_last_3d), weight, t(20))
     check(ops.conv3d, t(0, channels, 4, 4, 4), weight)
+    if dtype != torch.bfloat16:
+        check(ops.conv3d_moments, t(2, channels, 4, 9, 6), weight)
+        check(ops.conv3d_moments, t(1, channels, 4, 4, 4, grad=False), t(5, channels, 1, 1, 3), t(5))
     check(ops.conv3d, t(1, channels, 4, 4, 4, grad=False), t(5, channels, 1, 1, 3), t(5))
     x, grad_out = t(1, channels, 4, 5, 6, grad=False), t(1, 20, 4, 5, 6, grad=False)
     check(ops.conv3d_backward, grad_out, x, weight.detach(), [True, True, True])
