@@ -23,21 +23,30 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // ---- schema ---------------------------------------------------------------------------------------------------------
 
+#define FOVEA_ATTENTION_OPTIONS                                                                                \
+  "bool causal=False, float? scale=None, int window_left=-1, int window_right=-1, float softcap=0., "          \
+  "float[] alibi_slopes=[], float dropout=0., int dropout_seed=0"
+
 TORCH_LIBRARY_FRAGMENT(fovea, m) {
-  m.def(
-      "attention(Tensor q, Tensor k, Tensor v, Tensor? bias=None, Tensor? key_mask=None, bool causal=False, "
-      "float? scale=None) -> (Tensor out, Tensor lse)",
-      {at::Tag::pt2_compliant_tag});
+  m.def("attention(Tensor q, Tensor k, Tensor v, Tensor? bias=None, Tensor? key_mask=None, " FOVEA_ATTENTION_OPTIONS
+        ") -> (Tensor out, Tensor lse)",
+        {at::Tag::pt2_compliant_tag});
   // grad_bias has the shape of bias, or is empty unless bias_wanted.
-  m.def(
-      "attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? bias=None, "
-      "Tensor? key_mask=None, bool causal=False, float? scale=None, bool bias_wanted=False) "
-      "-> (Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor grad_bias)",
-      {at::Tag::pt2_compliant_tag});
+  m.def("attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? bias=None, "
+        "Tensor? key_mask=None, bool bias_wanted=False, " FOVEA_ATTENTION_OPTIONS
+        ") -> (Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor grad_bias)",
+        {at::Tag::pt2_compliant_tag});
   m.def(
       "attention_rows(Tensor q, Tensor k, Tensor queries, Tensor? bias=None, Tensor? key_mask=None, "
-      "float? scale=None, bool causal=False) -> Tensor",
+      "float? scale=None, bool causal=False, int window_left=-1, int window_right=-1, float softcap=0., "
+      "float[] alibi_slopes=[]) -> Tensor",
       {at::Tag::pt2_compliant_tag});
+}
+
+AttentionOptions options(bool causal, std::optional<double> scale, int64_t window_left, int64_t window_right,
+                         double softcap, at::ArrayRef<double> alibi_slopes, double dropout = 0,
+                         int64_t dropout_seed = 0) {
+  return {causal, scale, window_left, window_right, softcap, alibi_slopes.vec(), dropout, dropout_seed};
 }
 
 // ---- checks ---------------------------------------------------------------------------------------------------------
@@ -45,8 +54,7 @@ TORCH_LIBRARY_FRAGMENT(fovea, m) {
 /// What the three ops take in common. v is undefined for attention_rows.
 struct Inputs {
   Tensor q, k, v, bias, key_mask;
-  bool causal;
-  std::optional<double> scale;
+  AttentionOptions options;
 
   c10::SymInt batch() const { return q.sym_size(0); }
   c10::SymInt heads() const { return q.sym_size(1); }
@@ -81,6 +89,13 @@ void check_attention(const char* op, const Inputs& in, const Tensor& queries = {
   if (in.heads() % in.k.sym_size(1) != 0) {
     check.fail(c10::str("q has ", in.heads(), " heads"),
                c10::str("a multiple of ", in.k.sym_size(1), " (the heads of k)"));
+  }
+  const AttentionOptions& o = in.options;
+  if (!(o.softcap >= 0)) check.fail(c10::str("softcap is ", o.softcap), "at least 0 (0: none)");
+  if (!(o.dropout >= 0 && o.dropout < 1)) check.fail(c10::str("dropout is ", o.dropout), "0 <= dropout < 1");
+  const auto slopes = static_cast<int64_t>(o.alibi_slopes.size());
+  if (slopes > 0 && in.heads() != slopes) {
+    check.fail(c10::str("alibi_slopes has ", slopes, " numbers"), c10::str(in.heads(), " (the heads of q) or none"));
   }
   if (in.bias.defined()) {
     const c10::SymInt scores[] = {in.batch(), in.heads(), in.queries(), in.keys()};
@@ -149,25 +164,8 @@ Tensor attention_rows_output(const Inputs& in, const Tensor& queries) {
 }
 
 Inputs inputs(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
-              const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
-  return {q, k, v, or_undefined(bias), or_undefined(key_mask), causal, scale};
-}
-
-std::tuple<Tensor, Tensor> attention_meta(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
-                                          const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
-  return attention_outputs(inputs(q, k, v, bias, key_mask, causal, scale));
-}
-
-Gradients attention_backward_meta(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
-                                  const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
-                                  const OptionalTensor& key_mask, bool causal, std::optional<double> scale,
-                                  bool bias_wanted) {
-  return attention_gradients(inputs(q, k, v, bias, key_mask, causal, scale), grad_out, out, lse, bias_wanted);
-}
-
-Tensor attention_rows_meta(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
-                           const OptionalTensor& key_mask, std::optional<double> scale, bool causal) {
-  return attention_rows_output(inputs(q, k, {}, bias, key_mask, causal, scale), queries);
+              const OptionalTensor& key_mask, AttentionOptions options) {
+  return {q, k, v, or_undefined(bias), or_undefined(key_mask), std::move(options)};
 }
 
 // ---- CPU ------------------------------------------------------------------------------------------------------------
@@ -194,9 +192,8 @@ Inputs kernel_inputs(const Inputs& in, at::ScalarType dtype) {
            for_kernel(in.v, dtype),
            in.bias,
            in.key_mask,
-           in.causal,
-           in.scale};
-  if (k.bias.defined()) 
+           in.options};
+  if (k.bias.defined())
     k.bias = in.bias.to(kernel_dtype(dtype)).expand_symint({in.batch(), in.heads(), in.queries(), in.keys()});
   return k;
 }
@@ -210,18 +207,22 @@ kernels::AttentionParams<T> params(const Inputs& in) {
   p.v = view_of<const T, 4>(in.v);
   p.bias = view_of<const kernels::ScoreOf<T>, 4>(in.bias);
   p.key_mask = view_of<const uint8_t, 2>(in.key_mask);
-  p.causal = in.causal;
-  p.scale = in.scale.value_or(1 / std::sqrt(static_cast<double>(in.q.size(3))));
+  const AttentionOptions& o = in.options;
+  p.causal = o.causal;
+  p.scale = o.scale.value_or(1 / std::sqrt(static_cast<double>(in.q.size(3))));
+  p.window_left = o.window_left, p.window_right = o.window_right;
+  p.softcap = o.softcap;
+  if (!o.alibi_slopes.empty())
+    p.alibi_slopes = View<const double, 1>::contiguous(o.alibi_slopes.data(), {in.q.size(1)});
+  p.dropout = {o.dropout, static_cast<uint64_t>(o.dropout_seed)};
   return p;
 }
 
-std::tuple<Tensor, Tensor> attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
-                                         const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
-  const Inputs in = inputs(q, k, v, bias, key_mask, causal, scale);
+std::tuple<Tensor, Tensor> attention_cpu(const Inputs& in) {
   auto [out, lse] = attention_outputs(in);
-  if (out.numel() == 0 || k.size(2) == 0) return {out.zero_(), lse.fill_(-std::numeric_limits<double>::infinity())};
-  const Inputs kernel_in = kernel_inputs(in, q.scalar_type());
-  with_attention_type(q.scalar_type(), [&, &out = out, &lse = lse](auto element) {
+  if (out.numel() == 0 || in.k.size(2) == 0) return {out.zero_(), lse.fill_(-std::numeric_limits<double>::infinity())};
+  const Inputs kernel_in = kernel_inputs(in, in.q.scalar_type());
+  with_attention_type(in.q.scalar_type(), [&, &out = out, &lse = lse](auto element) {
     using T = decltype(element);
     kernels::AttentionParams<T> p = params<T>(kernel_in);
     p.out = view_of<T, 4>(out);
@@ -231,17 +232,14 @@ std::tuple<Tensor, Tensor> attention_cpu(const Tensor& q, const Tensor& k, const
   return {out, lse};
 }
 
-Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
-                                 const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
-                                 const OptionalTensor& key_mask, bool causal, std::optional<double> scale,
+Gradients attention_backward_cpu(const Inputs& in, const Tensor& grad_out, const Tensor& out, const Tensor& lse,
                                  bool bias_wanted) {
-  const Inputs in = inputs(q, k, v, bias, key_mask, causal, scale);
   auto [grad_q, grad_k, grad_v, grad_bias] = attention_gradients(in, grad_out, out, lse, bias_wanted);
   const Tensor grads[] = {grad_q, grad_k, grad_v, grad_bias};
-  if (out.numel() == 0 || k.size(2) == 0) {
+  if (out.numel() == 0 || in.k.size(2) == 0) {
     for (const Tensor& grad : grads) grad.zero_();
   } else {
-    const at::ScalarType dtype = q.scalar_type();
+    const at::ScalarType dtype = in.q.scalar_type();
     const Inputs kernel_in = kernel_inputs(in, dtype);
     const Tensor kernel_out = for_kernel(out, dtype), kernel_grad_out = for_kernel(grad_out, dtype);
     const Tensor kernel_grad_bias = kernel_output(grad_bias, lse.scalar_type());
@@ -265,14 +263,12 @@ Gradients attention_backward_cpu(const Tensor& grad_out, const Tensor& q, const 
   return {grad_q, grad_k, grad_v, grad_bias};
 }
 
-Tensor attention_rows_cpu(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
-                          const OptionalTensor& key_mask, std::optional<double> scale, bool causal) {
-  const Inputs in = inputs(q, k, {}, bias, key_mask, causal, scale);
+Tensor attention_rows_cpu(const Inputs& in, const Tensor& queries) {
   const Tensor weights = attention_rows_output(in, queries);
-  check_query_indices("attention_rows", queries, q.size(2), "the tokens of q");
+  check_query_indices("attention_rows", queries, in.q.size(2), "the tokens of q");
   if (weights.numel() == 0) return weights;
-  const Inputs kernel_in = kernel_inputs(in, kernel_dtype(q.scalar_type()));
-  with_kernel_type(q.scalar_type(), [&](auto element) {
+  const Inputs kernel_in = kernel_inputs(in, kernel_dtype(in.q.scalar_type()));
+  with_kernel_type(in.q.scalar_type(), [&](auto element) {
     using T = decltype(element);
     kernels::AttentionRowsParams<T> p;
     p.forward = params<T>(kernel_in);
@@ -285,109 +281,175 @@ Tensor attention_rows_cpu(const Tensor& q, const Tensor& k, const Tensor& querie
 
 // ---- autograd -------------------------------------------------------------------------------------------------------
 
-Gradients attention_backward(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
-                             const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
-                             const OptionalTensor& key_mask, bool causal, std::optional<double> scale,
+/// The functions that the dispatcher calls take the options one by one, in the order of the schema: O and R (of rows).
+template <class... O>
+struct AttentionOps {
+  static Gradients backward(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
+                            const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
+                            const OptionalTensor& key_mask, bool bias_wanted, O... o) {
+    return attention_backward_cpu(inputs(q, k, v, bias, key_mask, options(o...)), grad_out, out, lse, bias_wanted);
+  }
+  static Gradients backward_meta(const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v,
+                                 const Tensor& out, const Tensor& lse, const OptionalTensor& bias,
+                                 const OptionalTensor& key_mask, bool bias_wanted, O... o) {
+    return attention_gradients(inputs(q, k, v, bias, key_mask, options(o...)), grad_out, out, lse, bias_wanted);
+  }
+  static std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v,
+                                            const OptionalTensor& bias, const OptionalTensor& key_mask, O... o) {
+    return attention_cpu(inputs(q, k, v, bias, key_mask, options(o...)));
+  }
+  static std::tuple<Tensor, Tensor> meta(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
+                                         const OptionalTensor& key_mask, O... o) {
+    return attention_outputs(inputs(q, k, v, bias, key_mask, options(o...)));
+  }
+  static std::tuple<Tensor, Tensor> autograd(const Tensor& q, const Tensor& k, const Tensor& v,
+                                             const OptionalTensor& bias, const OptionalTensor& key_mask, O... o);
+  static std::tuple<Tensor, Tensor> autocast(const Tensor& q, const Tensor& k, const Tensor& v,
+                                             const OptionalTensor& bias, const OptionalTensor& key_mask, O... o) {
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
+    return attention(to_autocast_dtype(q), to_autocast_dtype(k), to_autocast_dtype(v), bias, key_mask, options(o...));
+  }
+};
+using Ops =
+    AttentionOps<bool, std::optional<double>, int64_t, int64_t, double, at::ArrayRef<double>, double, int64_t>;
+
+template <class... R>
+struct AttentionRowsOps {
+  static AttentionOptions rows_options(std::optional<double> scale, bool causal, int64_t window_left,
+                                       int64_t window_right, double softcap, at::ArrayRef<double> alibi_slopes) {
+    return options(causal, scale, window_left, window_right, softcap, alibi_slopes);
+  }
+  static Tensor forward(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
+                        const OptionalTensor& key_mask, R... o) {
+    return attention_rows_cpu(inputs(q, k, {}, bias, key_mask, rows_options(o...)), queries);
+  }
+  static Tensor meta(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
+                     const OptionalTensor& key_mask, R... o) {
+    return attention_rows_output(inputs(q, k, {}, bias, key_mask, rows_options(o...)), queries);
+  }
+  /// Rows explain a forward pass; they are constants to autograd.
+  static Tensor autograd(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
+                         const OptionalTensor& key_mask, R... o) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return attention_rows(q, k, queries, bias, key_mask, rows_options(o...));
+  }
+  static Tensor autocast(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
+                         const OptionalTensor& key_mask, R... o) {
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
+    return attention_rows(to_autocast_dtype(q), to_autocast_dtype(k), queries, bias, key_mask, rows_options(o...));
+  }
+};
+using RowsOps = AttentionRowsOps<std::optional<double>, bool, int64_t, int64_t, double, at::ArrayRef<double>>;
+
+Gradients attention_backward(const Tensor& grad_out, const Inputs& in, const Tensor& out, const Tensor& lse,
                              bool bias_wanted) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("fovea::attention_backward", "")
-                             .typed<decltype(attention_backward)>();
-  return op.call(grad_out, q, k, v, out, lse, bias, key_mask, causal, scale, bias_wanted);
+                             .typed<decltype(Ops::backward)>();
+  const AttentionOptions& o = in.options;
+  return op.call(grad_out, in.q, in.k, in.v, out, lse, or_none(in.bias), or_none(in.key_mask), bias_wanted, o.causal,
+                 o.scale, o.window_left, o.window_right, o.softcap, o.alibi_slopes, o.dropout, o.dropout_seed);
 }
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
  public:
   static variable_list forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                               const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
-                               std::optional<double> scale) {
+                               const OptionalTensor& bias, const OptionalTensor& key_mask, const AttentionOptions& o) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [out, lse] = attention(q, k, v, bias, key_mask, causal, scale);
+    auto [out, lse] = attention(q, k, v, bias, key_mask, o);
     ctx->save_for_backward({q, k, v, or_undefined(bias), or_undefined(key_mask), out, lse});
-    ctx->saved_data["causal"] = causal;
-    ctx->saved_data["scale"] = scale;
-    ctx->saved_data["bias_wanted"] = bias && bias->requires_grad();
+    auto& saved = ctx->saved_data;
+    saved["causal"] = o.causal;
+    saved["scale"] = o.scale;
+    saved["window_left"] = o.window_left;
+    saved["window_right"] = o.window_right;
+    saved["softcap"] = o.softcap;
+    saved["alibi_slopes"] = o.alibi_slopes;
+    saved["dropout"] = o.dropout;
+    saved["dropout_seed"] = o.dropout_seed;
+    saved["bias_wanted"] = bias && bias->requires_grad();
     ctx->mark_non_differentiable({lse});
     return {out, lse};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list saved = ctx->get_saved_variables();
-    const bool bias_wanted = ctx->saved_data["bias_wanted"].toBool();
-    auto [grad_q, grad_k, grad_v, grad_bias] = attention_backward(
-        grads[0], saved[0], saved[1], saved[2], saved[5], saved[6], or_none(saved[3]), or_none(saved[4]),
-        ctx->saved_data["causal"].toBool(), ctx->saved_data["scale"].toOptional<double>(), bias_wanted);
-    return {grad_q, grad_k, grad_v, bias_wanted ? grad_bias : Tensor(), Tensor(), Tensor(), Tensor()};
+    const variable_list tensors = ctx->get_saved_variables();
+    auto& saved = ctx->saved_data;
+    const AttentionOptions o{saved["causal"].toBool(),
+                             saved["scale"].toOptional<double>(),
+                             saved["window_left"].toInt(),
+                             saved["window_right"].toInt(),
+                             saved["softcap"].toDouble(),
+                             saved["alibi_slopes"].toDoubleVector(),
+                             saved["dropout"].toDouble(),
+                             saved["dropout_seed"].toInt()};
+    const bool bias_wanted = saved["bias_wanted"].toBool();
+    auto [grad_q, grad_k, grad_v, grad_bias] =
+        attention_backward(grads[0], {tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], o}, tensors[5],
+                           tensors[6], bias_wanted);
+    return {grad_q, grad_k, grad_v, bias_wanted ? grad_bias : Tensor(), Tensor(), Tensor()};
   }
 };
 
-std::tuple<Tensor, Tensor> attention_autograd(const Tensor& q, const Tensor& k, const Tensor& v,
-                                              const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
-                                              std::optional<double> scale) {
-  const variable_list outputs = AttentionFunction::apply(q, k, v, bias, key_mask, causal, scale);
+template <class... O>
+std::tuple<Tensor, Tensor> AttentionOps<O...>::autograd(const Tensor& q, const Tensor& k, const Tensor& v,
+                                                        const OptionalTensor& bias, const OptionalTensor& key_mask,
+                                                        O... o) {
+  const variable_list outputs = AttentionFunction::apply(q, k, v, bias, key_mask, options(o...));
   return {outputs[0], outputs[1]};
-}
-
-/// Rows explain a forward pass; they are constants to autograd.
-Tensor attention_rows_autograd(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
-                               const OptionalTensor& key_mask, std::optional<double> scale, bool causal) {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return attention_rows(q, k, queries, bias, key_mask, scale, causal);
-}
-
-// ---- autocast -------------------------------------------------------------------------------------------------------
-
-std::tuple<Tensor, Tensor> attention_autocast(const Tensor& q, const Tensor& k, const Tensor& v,
-                                              const OptionalTensor& bias, const OptionalTensor& key_mask, bool causal,
-                                              std::optional<double> scale) {
-  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
-  return attention(to_autocast_dtype(q), to_autocast_dtype(k), to_autocast_dtype(v), bias, key_mask, causal, scale);
-}
-
-Tensor attention_rows_autocast(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
-                               const OptionalTensor& key_mask, std::optional<double> scale, bool causal) {
-  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKey::AutocastCPU);
-  return attention_rows(to_autocast_dtype(q), to_autocast_dtype(k), queries, bias, key_mask, scale, causal);
 }
 
 // ---- registration ---------------------------------------------------------------------------------------------------
 
 TORCH_LIBRARY_IMPL(fovea, Meta, m) {
-  m.impl("attention", attention_meta);
-  m.impl("attention_backward", attention_backward_meta);
-  m.impl("attention_rows", attention_rows_meta);
+  m.impl("attention", Ops::meta);
+  m.impl("attention_backward", Ops::backward_meta);
+  m.impl("attention_rows", RowsOps::meta);
 }
 
 TORCH_LIBRARY_IMPL(fovea, CPU, m) {
-  m.impl("attention", attention_cpu);
-  m.impl("attention_backward", attention_backward_cpu);
-  m.impl("attention_rows", attention_rows_cpu);
+  m.impl("attention", Ops::forward);
+  m.impl("attention_backward", Ops::backward);
+  m.impl("attention_rows", RowsOps::forward);
 }
 
 TORCH_LIBRARY_IMPL(fovea, Autograd, m) {
-  m.impl("attention", attention_autograd);
+  m.impl("attention", Ops::autograd);
   m.impl("attention_backward", torch::autograd::autogradNotImplementedFallback());
-  m.impl("attention_rows", attention_rows_autograd);
+  m.impl("attention_rows", RowsOps::autograd);
 }
 
 TORCH_LIBRARY_IMPL(fovea, AutocastCPU, m) {
-  m.impl("attention", attention_autocast);
-  m.impl("attention_rows", attention_rows_autocast);
+  m.impl("attention", Ops::autocast);
+  m.impl("attention_rows", RowsOps::autocast);
 }
 
 }  // namespace
 
 std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
-                                     const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
+                                     const OptionalTensor& key_mask, const AttentionOptions& o) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::attention", "").typed<decltype(attention)>();
-  return op.call(q, k, v, bias, key_mask, causal, scale);
+      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::attention", "").typed<decltype(Ops::forward)>();
+  return op.call(q, k, v, bias, key_mask, o.causal, o.scale, o.window_left, o.window_right, o.softcap, o.alibi_slopes,
+                 o.dropout, o.dropout_seed);
+}
+
+std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
+                                     const OptionalTensor& key_mask, bool causal, std::optional<double> scale) {
+  return attention(q, k, v, bias, key_mask, AttentionOptions{.causal = causal, .scale = scale});
+}
+
+Tensor attention_rows(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
+                      const OptionalTensor& key_mask, const AttentionOptions& o) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::attention_rows", "").typed<decltype(RowsOps::forward)>();
+  return op.call(q, k, queries, bias, key_mask, o.scale, o.causal, o.window_left, o.window_right, o.softcap,
+                 o.alibi_slopes);
 }
 
 Tensor attention_rows(const Tensor& q, const Tensor& k, const Tensor& queries, const OptionalTensor& bias,
                       const OptionalTensor& key_mask, std::optional<double> scale, bool causal) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("fovea::attention_rows", "").typed<decltype(attention_rows)>();
-  return op.call(q, k, queries, bias, key_mask, scale, causal);
+  return attention_rows(q, k, queries, bias, key_mask, AttentionOptions{.causal = causal, .scale = scale});
 }
 
 }  // namespace fovea::ops

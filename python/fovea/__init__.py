@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "attention", "attention_pool", "attention_rows", "axial_attention", "deformable_attention", "window_attention",
-    "window_attention_rows", "library_path",
+    "attention", "attention_packed", "attention_pool", "attention_rows", "axial_attention", "deformable_attention",
+    "window_attention", "window_attention_rows", "library_path",
 ]
 
 
@@ -44,17 +44,40 @@ def attention(
     key_mask: Tensor | None = None,
     causal: bool = False,
     scale: float | None = None,
+    window_left: int = -1,
+    window_right: int = -1,
+    softcap: float = 0.0,
+    alibi_slopes: Sequence[float] = (),
+    dropout: float = 0.0,
+    dropout_seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Dense attention, self or cross: softmax(scale · q kᵀ + bias) v.
 
     q [B,H,N,C]; k [B,Hk,M,C] and v [B,Hk,M,Cv], H a multiple of Hk; bias broadcastable to [B,H,N,M], its gradient has
-    its own shape; key_mask bool [B,M], True = the key takes part. causal is aligned at the bottom right: query i sees
-    keys j ≤ i + M − N. scale defaults to C^-0.5.
+    its own shape; key_mask bool [B,M], True = the key takes part. scale defaults to C^-0.5. Query i stands at key
+    i + M − N: causal hides the keys behind that place, window_left and window_right keys further from it (negative: no
+    limit), alibi_slopes [H] lower scores by slope · distance. softcap c > 0 puts c · tanh(score / c) in the place of
+    scale · q kᵀ. dropout drops weights with that probability; which ones depends on dropout_seed and their place alone,
+    so that backward drops the same.
 
     Returns out [B,H,N,Cv] and lse [B,H,N], the log of the sum of exp(scores), not differentiable. A query without any
     key gives out 0, lse −inf and no gradient.
     """
-    return _ops.attention(q, k, v, bias, key_mask, causal, scale)
+    return _ops.attention(q, k, v, bias, key_mask, causal, scale, window_left, window_right, softcap,
+                          list(alibi_slopes), dropout, dropout_seed)
+
+
+def attention_packed(
+    q: Tensor, k: Tensor, v: Tensor, q_offsets: Sequence[int], k_offsets: Sequence[int], **options
+) -> tuple[Tensor, Tensor]:
+    """`attention` of sequences that lie one behind the other, without padding.
+
+    q [N,H,C]; k [M,Hk,C], v [M,Hk,Cv]; sequence s holds tokens offsets[s] to offsets[s+1] − 1 (the cu_seqlens of flash
+    attention as a list). options as in `attention`, from causal on; sequence s drops with dropout_seed + s.
+
+    Returns out [N,H,Cv] and lse [N,H].
+    """
+    return _ops.attention_packed(q, k, v, list(q_offsets), list(k_offsets), **options)
 
 
 def window_attention(
@@ -133,9 +156,14 @@ def attention_rows(
     key_mask: Tensor | None = None,
     scale: float | None = None,
     causal: bool = False,
+    window_left: int = -1,
+    window_right: int = -1,
+    softcap: float = 0.0,
+    alibi_slopes: Sequence[float] = (),
 ) -> Tensor:
     """The softmax rows that `attention` used for chosen queries (int64 [R]): weights [B,H,R,M], not differentiable."""
-    return _ops.attention_rows(q, k, queries, bias, key_mask, scale, causal)
+    return _ops.attention_rows(q, k, queries, bias, key_mask, scale, causal, window_left, window_right, softcap,
+                               list(alibi_slopes))
 
 
 def window_attention_rows(

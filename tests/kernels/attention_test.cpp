@@ -61,6 +61,89 @@ TEST(Attention, GradientsMatchFiniteDifferencesOnEveryInput) {
   }
 }
 
+TEST(Attention, GradientsOfWindowSoftCapSlopesAndDropoutMatchFiniteDifferences) {
+  AttentionShape window, capped, dropped, all;
+  for (AttentionShape* s : {&window, &capped, &dropped, &all}) {
+    *s = busy_shape();
+    s->N = 5, s->M = 7, s->causal = false;
+  }
+  window.window_left = 2, window.window_right = 1, window.alibi = true;
+  capped.softcap = 0.7;
+  dropped.dropout = 0.4;
+  all.window_left = 4, all.causal = true, all.alibi = true, all.softcap = 1.5, all.dropout = 0.2;
+  for (const AttentionShape& s : {window, capped, dropped, all}) {
+    AttentionProblem<double> p(s, 10);
+    reference::attention_backward(p.backward_params());
+    const auto loss = [&] {
+      reference::attention_forward(p.params());
+      double sum = 0;
+      for (size_t i = 0; i < p.out.size(); ++i) sum += p.out[i] * p.grad_out[i];
+      return sum;
+    };
+    EXPECT_LT(worst_finite_difference(p.q, p.grad_q, loss), 1e-6) << s.text();
+    EXPECT_LT(worst_finite_difference(p.k, p.grad_k, loss), 1e-6) << s.text();
+    EXPECT_LT(worst_finite_difference(p.v, p.grad_v, loss), 1e-6) << s.text();
+    EXPECT_LT(worst_finite_difference(p.bias, p.grad_bias, loss), 1e-6) << s.text();
+  }
+}
+
+TEST(Attention, AWindowIsAlignedAtTheBottomRightAndZeroToTheRightIsCausal) {
+  AttentionShape s;
+  s.N = 4, s.M = 6, s.window_left = 1, s.window_right = 2;  // query i stands at key i + 2
+  AttentionProblem<double> p(s, 11);
+  const auto params = p.params();
+  for (int64_t i = 0; i < s.N; ++i) {
+    EXPECT_EQ(params.first_key(i), i + 1);
+    EXPECT_EQ(params.end_key(i), std::min<int64_t>(i + 5, 6));
+  }
+  s.window_left = -1, s.window_right = 0;
+  AttentionProblem<double> right(s, 12);
+  s.window_right = -1, s.causal = true;
+  AttentionProblem<double> causal(s, 12);
+  reference::attention_forward(right.params()), reference::attention_forward(causal.params());
+  EXPECT_EQ(right.out, causal.out);
+  s.causal = false, s.window_left = s.window_right = std::numeric_limits<int64_t>::max();
+  AttentionProblem<double> wide(s, 12);
+  s.window_left = s.window_right = -1;
+  AttentionProblem<double> all(s, 12);
+  reference::attention_forward(wide.params()), reference::attention_forward(all.params());
+  EXPECT_EQ(wide.out, all.out);
+}
+
+TEST(Attention, SlopesEqualTheBiasTheyStandFor) {
+  AttentionShape s;
+  s.H = s.Hk = 2, s.N = 3, s.M = 5, s.alibi = true;
+  AttentionProblem<double> slopes(s, 13);
+  s.alibi = false, s.bias = Bias::kDirect;
+  AttentionProblem<double> bias(s, 13);
+  bias.grad_out = slopes.grad_out;
+  for (int64_t h = 0; h < 2; ++h)
+    for (int64_t i = 0; i < 3; ++i)
+      for (int64_t j = 0; j < 5; ++j)
+        bias.bias[(h * 3 + i) * 5 + j] = -slopes.alibi_slopes[h] * std::abs(double(i + 2 - j));
+  reference::attention_forward(slopes.params()), reference::attention_forward(bias.params());
+  EXPECT_LT(relative_error(slopes.out, bias.out), 1e-15);
+}
+
+TEST(Attention, DropoutKeepsTheShareThatItSaysAndOnAverageTheOutput) {
+  AttentionDropout dropout{0.3, 99};
+  int64_t kept = 0;
+  constexpr int64_t kRows = 400, kKeys = 500;
+  double sum = 0;
+  for (int64_t i = 0; i < kRows; ++i)
+    for (int64_t j = 0; j < kKeys; ++j) sum += dropout.factor(1, 2, i, j), kept += dropout.factor(1, 2, i, j) > 0;
+  // Three standard errors of a share of 0.7 among 200 000.
+  EXPECT_NEAR(double(kept) / (kRows * kKeys), 0.7, 3 * std::sqrt(0.21 / (kRows * kKeys)));
+  EXPECT_NEAR(sum / (kRows * kKeys), 1, 5e-3);
+  int64_t same = 0;  // another seed, head or batch draws anew
+  for (int64_t j = 0; j < kKeys; ++j) {
+    const double here = dropout.factor(1, 2, 0, j);
+    same += here == AttentionDropout{0.3, 100}.factor(1, 2, 0, j);
+    same += here == dropout.factor(0, 2, 0, j), same += here == dropout.factor(1, 3, 0, j);
+  }
+  EXPECT_LT(same, 3 * kKeys * 0.7);
+}
+
 TEST(Attention, EveryRowOfWeightsSumsToOneAndRebuildsTheOutput) {
   AttentionProblem<double> p(busy_shape(), 2);
   reference::attention_forward(p.params());

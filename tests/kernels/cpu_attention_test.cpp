@@ -49,6 +49,17 @@ TEST(CpuAttention, MatchesReferenceOnRandomShapes) {
     }
 }
 
+TEST(CpuAttention, MatchesReferenceWithWindowsSoftCapSlopesAndDropout) {
+  const int shapes = sweep_length(200, 10000);
+  for (Isa isa : testable_isas())
+    for (int i = 0; i < shapes; ++i) {
+      Rng rng(20240604, 0, i, static_cast<uint32_t>(isa));
+      AttentionProblem<float> p(random_expert_shape(rng, i % 10 ? 60 : 180), i);
+      expect_matches_reference(p, isa, kUnitNormal);
+      ASSERT_FALSE(HasFailure()) << "shape " << i;
+    }
+}
+
 TEST(CpuAttention, MatchesReferenceOnBothSidesOfEveryTileEdge) {
   for (Isa isa : testable_isas())
     for (int64_t tile : {8, 16, 32, 48, 64})
@@ -168,6 +179,26 @@ TEST(CpuAttention, CausalQueriesNeverReadLaterKeys) {
     }
 }
 
+TEST(CpuAttention, QueriesNeverReadKeysOutsideTheirWindowNorDroppedOnes) {
+  for (Isa isa : testable_isas())
+    for (int64_t i : {0, 17, 40, 69}) {
+      AttentionShape s;
+      s.N = 70, s.M = 75, s.C = s.Cv = 8, s.window_left = 12, s.window_right = 3, s.dropout = 0.3, s.softcap = 2;
+      AttentionProblem<float> clean(s, 4), dirty = clean;
+      const auto params = clean.params();
+      for (int64_t j = 0; j < s.M; ++j) {
+        const bool seen = params.first_key(i) <= j && j < params.end_key(i);
+        if (!seen) std::fill_n(dirty.k.begin() + j * s.C, s.C, kNaN);
+        if (!seen || params.dropout.factor(0, 0, i, j) == 0) std::fill_n(dirty.v.begin() + j * s.Cv, s.Cv, kNaN);
+      }
+      run(clean, isa), run(dirty, isa);
+      for (int64_t c = 0; c < s.C; ++c) {
+        ASSERT_EQ(dirty.out[i * s.Cv + c], clean.out[i * s.Cv + c]) << name_of(isa) << ' ' << i;
+        ASSERT_EQ(dirty.grad_q[i * s.C + c], clean.grad_q[i * s.C + c]) << name_of(isa) << ' ' << i;
+      }
+    }
+}
+
 TEST(CpuAttention, ReadsStridedTensors) {
   for (Isa isa : testable_isas()) {
     // [B,N,H,C] memory seen as [B,H,N,C], bias with keys slowest.
@@ -264,7 +295,7 @@ TEST(CpuAttention, NeverReadsOrWritesBesideItsTensors) {
     for (int i = 0; i < shapes; ++i)
       for (auto guard : {GuardedMemory::Guard::kBefore, GuardedMemory::Guard::kAfter}) {
         Rng rng(20240603, 0, i, static_cast<uint32_t>(isa));
-        AttentionProblem<float> p(random_attention_shape(rng, 70), i);
+        AttentionProblem<float> p(i % 2 ? random_expert_shape(rng, 70) : random_attention_shape(rng, 70), i);
         auto g = p.backward_params();
         const GuardedMemory q(p.q, guard), k(p.k, guard), v(p.v, guard), bias(p.bias, guard),
             upstream(p.grad_out, guard);

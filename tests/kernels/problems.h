@@ -161,12 +161,16 @@ struct AttentionShape {
   Bias bias = Bias::kNone;  // kNone or kDirect
   Broadcast broadcast = Broadcast::kNone;
   bool key_mask = false, causal = false;
+  int64_t window_left = -1, window_right = -1;
+  double softcap = 0, dropout = 0;
+  bool alibi = false;
 
   std::string text() const {
     std::ostringstream s;
     s << "B " << B << " H " << H << " Hk " << Hk << " N " << N << " M " << M << " C " << C << " Cv " << Cv;
     if (bias != Bias::kNone) s << " bias, broadcast " << static_cast<int>(broadcast);
-    s << (key_mask ? " key_mask" : "") << (causal ? " causal" : "");
+    s << (key_mask ? " key_mask" : "") << (causal ? " causal" : "") << (alibi ? " alibi" : "");
+    s << " window " << window_left << ", " << window_right << " softcap " << softcap << " dropout " << dropout;
     return s.str();
   }
 };
@@ -183,10 +187,22 @@ inline AttentionShape random_attention_shape(Rng& rng, int64_t most_tokens) {
   return s;
 }
 
+/// The same with windows, soft cap, slopes and dropout, or some of them.
+inline AttentionShape random_expert_shape(Rng& rng, int64_t most_tokens) {
+  AttentionShape s = random_attention_shape(rng, most_tokens);
+  if (rng.chance(0.4f)) s.window_left = rng.below(most_tokens);
+  if (rng.chance(0.4f)) s.window_right = rng.below(most_tokens / 2);
+  if (rng.chance(0.4f)) s.softcap = 0.5 + 3 * rng.uniform();
+  if (rng.chance(0.4f)) s.dropout = 0.8 * rng.uniform();
+  s.alibi = rng.chance(0.4f);
+  return s;
+}
+
 template <class T>
 struct AttentionProblem {
   AttentionShape shape;
   double scale;
+  std::vector<double> alibi_slopes;
   std::vector<T> q, k, v, bias;
   std::vector<uint8_t> key_mask;
   std::vector<T> out, lse, grad_out, grad_q, grad_k, grad_v, grad_bias;
@@ -201,6 +217,8 @@ struct AttentionProblem {
       key_mask.resize(s.B * s.M);
       for (uint8_t& m : key_mask) m = rng.below(4) != 0;
     }
+    if (s.alibi)
+      for (int64_t h = 0; h < s.H; ++h) alibi_slopes.push_back(std::exp2(-1.0 - h));
     grad_out.resize(s.B * s.H * s.N * s.Cv), fill_normal(grad_out, rng);
     out.resize(grad_out.size()), lse.resize(s.B * s.H * s.N);
     grad_q.resize(q.size()), grad_k.resize(k.size()), grad_v.resize(v.size()), grad_bias.resize(bias.size());
@@ -210,6 +228,7 @@ struct AttentionProblem {
   explicit AttentionProblem(const AttentionProblem<From>& p)
       : shape(p.shape),
         scale(p.scale),
+        alibi_slopes(p.alibi_slopes),
         q(converted<T>(p.q)),
         k(converted<T>(p.k)),
         v(converted<T>(p.v)),
@@ -259,6 +278,9 @@ struct AttentionProblem {
     if (!bias.empty()) p.bias = {bias.data(), {s.B, s.H, s.N, s.M}, bias_stride()};
     if (!key_mask.empty()) p.key_mask = View<const uint8_t, 2>::contiguous(key_mask.data(), {s.B, s.M});
     p.causal = s.causal, p.scale = scale;
+    p.window_left = s.window_left, p.window_right = s.window_right, p.softcap = s.softcap;
+    if (s.alibi) p.alibi_slopes = View<const double, 1>::contiguous(alibi_slopes.data(), {s.H});
+    p.dropout = {s.dropout, 0x0123456789abcdef};
     p.out = View<T, 4>::contiguous(out.data(), {s.B, s.H, s.N, s.Cv});
     p.lse = View<T, 3>::contiguous(lse.data(), {s.B, s.H, s.N});
     return p;

@@ -25,6 +25,10 @@ bool available(TileUnit unit);
 void window_attention_forward(const WindowAttentionParams<BFloat16>& p, const ParallelFor& parallel, TileUnit unit);
 void window_attention_backward(const WindowAttentionBackwardParams<BFloat16>& g, const ParallelFor& parallel,
                                TileUnit unit);
+/// Whether the dense kernels below have all that this call asks for: windows, soft cap, slopes and dropout they have not.
+inline bool serves(const AttentionParams<BFloat16>& p) {
+  return p.plain() && p.window_left < 0 && p.window_right < 0;
+}
 void attention_forward(const AttentionParams<BFloat16>& p, const ParallelFor& parallel, TileUnit unit);
 void attention_backward(const AttentionBackwardParams<BFloat16>& g, const ParallelFor& parallel, TileUnit unit);
 

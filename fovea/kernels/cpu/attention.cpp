@@ -1,11 +1,12 @@
 // Dense attention on vectors: forward-inl.h and backward-inl.h hold the tiles, this file feeds them.
 //   Forward: a block of up to 3 vectors of queries a time, keys streamed past it in chunks of 32, always with the
 //   running maximum. K and V are read where they are if their rows are whole vectors of four channels, else a chunk is
-//   packed. Bias is transposed chunk by chunk; masked keys become zero rows with bias -inf. Causal: whole chunks up to
-//   the diagonal run unmasked, keys behind it never, the diagonal itself selects lane by lane, so NaN there goes
-//   nowhere. Backward: for each key head, blocks of keys in order; Q and dO of one head are packed once, dQ sums over
-//   the blocks. Where few heads leave threads idle, keys are cut into segments whose dQ are added in order. Memory O(B
-//   H N C) at most for those, O((N + M) C) a thread; no N x M tensor. All splits depend on the shapes alone.
+//   packed. Bias is transposed chunk by chunk; masked keys become zero rows with bias -inf. Causal and local windows:
+//   keys that no query of the block sees are skipped; chunks that all of them see whole run in plain tiles; the rest
+//   close keys lane by lane with bias -inf in tiles that select, so NaN there goes nowhere. The same tiles cap scores
+//   and drop weights. Backward: for each key head, blocks of keys in order; Q and dO of one head are packed once, dQ
+//   sums over the blocks. Where few heads leave threads idle, keys are cut into segments whose dQ are added in order.
+//   Memory O(B H N C) at most for those, O((N + M) C) a thread; no N x M tensor. All splits depend on the shapes alone.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "fovea/kernels/cpu/attention.cpp"
 #include "fovea/kernels/cpu/targets.h"
@@ -37,30 +38,83 @@ struct Call {
 
   explicit Call(const AttentionParams<T>& params) : p(params) {}
   bool key_open(int64_t b, int64_t j) const { return !p.key_mask.data || p.key_mask(b, j); }
-  // Query i sees keys below this.
-  int64_t open_keys(int64_t i) const { return p.causal ? std::clamp<int64_t>(i + (M - N) + 1, 0, M) : M; }
+  bool has_bias() const { return p.bias.data || p.alibi_slopes.data; }
+  bool drops() const { return p.dropout.probability > 0; }
+  float cap() const { return static_cast<float>(p.softcap * kLog2eExact); }  // in log2 units
+  // Whether all queries [i0, i1] see all keys [j0, j1) but the masked ones.
+  bool open(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+    return p.first_key(i1) <= j0 && j1 <= p.end_key(i0);
+  }
+  // What ALiBi adds to the score of query i and key j, log2 units.
+  float alibi(int64_t h, int64_t i, int64_t j) const {
+    return -static_cast<float>(p.alibi_slopes(h) * kLog2eExact) * static_cast<float>(std::abs(i + (M - N) - j));
+  }
   template <class E>
   static Rows<E> rows(const View<E, 4>& v, int64_t b, int64_t h) {
     return {v.data + b * v.stride[0] + h * v.stride[1], nullptr, v.stride[2]};
   }
 };
 
+// Four rows of 32 random bits, one a key from j on: AttentionDropout::factor for L keys at a time.
+HWY_INLINE void PhiloxRows(const AttentionDropout& dropout, int64_t b, int64_t h, int64_t i, int64_t j,
+                           hn::Vec<hn::RebindToUnsigned<Floats>> (&c)[4]) {
+  const hn::RebindToUnsigned<Floats> d;
+  const hn::Repartition<uint64_t, decltype(d)> wide;
+  const auto multiply = [&](auto x, uint32_t factor, auto& high, auto& low) {
+    const auto even = hn::MulEven(x, hn::Set(d, factor));
+    const auto odd = hn::MulEven(hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(wide, x))), hn::Set(d, factor));
+    high = hn::OddEven(hn::BitCast(d, odd), hn::BitCast(d, hn::ShiftRight<32>(even)));
+    low = hn::OddEven(hn::BitCast(d, hn::ShiftLeft<32>(odd)), hn::BitCast(d, even));
+  };
+  c[0] = hn::Iota(d, static_cast<uint32_t>(j)), c[1] = hn::Set(d, static_cast<uint32_t>(i / 4));
+  c[2] = hn::Set(d, static_cast<uint32_t>(h)), c[3] = hn::Set(d, static_cast<uint32_t>(b));
+  uint32_t key0 = static_cast<uint32_t>(dropout.seed), key1 = static_cast<uint32_t>(dropout.seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    auto high0 = c[0], low0 = c[0], high1 = c[0], low1 = c[0];
+    multiply(c[0], 0xD2511F53, high0, low0), multiply(c[2], 0xCD9E8D57, high1, low1);
+    c[0] = hn::Xor(hn::Xor(high1, c[1]), hn::Set(d, key0)), c[1] = low1;
+    c[2] = hn::Xor(hn::Xor(high0, c[3]), hn::Set(d, key1)), c[3] = low0;
+    key0 += 0x9E3779B9, key1 += 0xBB67AE85;
+  }
+}
+
+// to[r * step + u] = what dropout multiplies the weight of query i0 + r and key j0 + u with. i0 is a multiple of 4;
+// rows are rounded up to 4 and keys to L, for which `to` has room.
+template <class T>
+void DropoutRows(const Call<T>& call, int64_t b, int64_t h, int64_t i0, int rows, int64_t j0, int n, int64_t step,
+                 float* to) {
+  const Floats d;
+  const hn::RebindToUnsigned<Floats> du;
+  const AttentionDropout& dropout = call.p.dropout;
+  const auto threshold = hn::Set(du, dropout.threshold());
+  const Vector kept = hn::Set(d, static_cast<float>(1 / (1 - dropout.probability)));
+  for (int r = 0; r < rows; r += 4)
+    for (int u = 0; u < n; u += L) {
+      hn::Vec<decltype(du)> bits[4];
+      PhiloxRows(dropout, b, h, i0 + r, j0 + u, bits);
+      for (int q = 0; q < 4; ++q)
+        hn::Store(hn::IfThenElseZero(hn::RebindMask(d, hn::Not(hn::Lt(bits[q], threshold))), kept), d, to + (r + q) * step + u);
+    }
+}
+
 // ------------------------------------------------------------------------------------------------------------- forward
 
 struct ForwardMemory {
-  float *qt, *out_t, *p, *lse, *k, *v, *bias, *zeros;
+  float *qt, *out_t, *p, *lse, *k, *v, *bias, *zeros, *keep, *keep_rows;
   template <class T>
   ForwardMemory(const Call<T>& call, Arena& arena) {
+    keep = arena.take(call.drops() ? (kChunk + 16) * 3 * L : 0);
+    keep_rows = arena.take(call.drops() ? kChunk * round_up(3 * L, 4) : 0);
     qt = arena.take(call.C * 3 * L), out_t = arena.take(round_up(call.Cv, 4) * 3 * L), p = arena.take(kChunk * 3 * L);
     k = arena.take(kChunk * round_up(call.C, 4)), v = arena.take(kChunk * round_up(call.Cv, 4));
     bias = arena.take((kChunk + 16) * 3 * L), zeros = arena.take(3 * L), lse = arena.take(3 * L);
   }
 };
 
-// Keys [j0, j0 + n) for the query lanes [i0, i0 + queries) of (b, h).
+// Keys [j0, j0 + n) for the query lanes [i0, i0 + queries) of (b, h); `select`: for tiles that select.
 template <int V, class T>
 KeyChunk key_chunk(const Call<T>& call, const ForwardMemory& m, int64_t b, int64_t h, int64_t i0, int queries,
-                   int64_t j0, int n) {
+                   int64_t j0, int n, bool select) {
   const auto& p = call.p;
   const Rows<const T> k = call.rows(p.k, b, h / call.group), v = call.rows(p.v, b, h / call.group);
   constexpr bool kPacks = !std::is_same_v<T, float>;
@@ -79,8 +133,9 @@ KeyChunk key_chunk(const Call<T>& call, const ForwardMemory& m, int64_t b, int64
       call.key_open(b, j0 + j) ? CopyRow(v(j0 + j), call.Cv, chunk.v_step, m.v + j * chunk.v_step)
                                : Fill(m.v + j * chunk.v_step, chunk.v_step, 0);
   }
-  if (p.bias.data || masked) {
-    constexpr int lanes = V * L;
+  constexpr int lanes = V * L;
+  const bool cut = select && !call.open(i0, i0 + queries - 1, j0, j0 + n);
+  if (call.has_bias() || masked || cut) {
     chunk.bias_t = m.bias, chunk.bias_step = lanes;
     if (!p.bias.data) {
       Fill(m.bias, n * lanes, 0);
@@ -94,9 +149,24 @@ KeyChunk key_chunk(const Call<T>& call, const ForwardMemory& m, int64_t b, int64
           for (int u = 0; u < lanes; ++u) m.bias[j * lanes + u] = u < queries ? from[u * si + j * sj] * kLog2e : 0;
       }
     }
+    if (p.alibi_slopes.data)
+      for (int j = 0; j < n; ++j)
+        for (int u = 0; u < lanes; ++u) m.bias[j * lanes + u] += call.alibi(h, i0 + u, j0 + j);
     if (masked)
       for (int j = 0; j < n; ++j)
         if (!call.key_open(b, j0 + j)) Fill(m.bias + j * lanes, lanes, -kInfinity);
+    for (int u = 0; cut && u < queries; ++u) {
+      const int first = static_cast<int>(std::clamp<int64_t>(p.first_key(i0 + u) - j0, 0, n));
+      const int end = static_cast<int>(std::clamp<int64_t>(p.end_key(i0 + u) - j0, 0, n));
+      for (int j = 0; j < first; ++j) m.bias[j * lanes + u] = -kInfinity;
+      for (int j = end; j < n; ++j) m.bias[j * lanes + u] = -kInfinity;
+    }
+  }
+  if (select) chunk.cap = call.cap();
+  if (call.drops()) {
+    DropoutRows(call, b, h, i0, queries, j0, n, kChunk, m.keep_rows);
+    PackTransposed(Rows<const float>{m.keep_rows, nullptr, kChunk}, 0, queries, lanes, n, Factor(1), m.keep);
+    chunk.keep = m.keep;
   }
   return chunk;
 }
@@ -106,16 +176,12 @@ void query_block(const Call<T>& call, const ForwardMemory& m, int64_t b, int64_t
   const auto& p = call.p;
   PackTransposed(call.rows(p.q, b, h), i0, queries, V * L, call.C, Factor(p.scale * kLog2eExact), m.qt);
   BlockState<V> s(m.qt, static_cast<int>(call.C), static_cast<int>(call.Cv), m.out_t, m.p);
-  const int64_t all_see = call.open_keys(i0), some_see = call.open_keys(i0 + queries - 1);
-  int64_t j = 0;
-  for (; j < all_see; j += kChunk)
-    AddKeys<V, true, false>(
-        s, key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, all_see - j))));
-  for (j = all_see; j < some_see; j += kChunk) {
-    KeyChunk chunk =
-        key_chunk<V>(call, m, b, h, i0, queries, j, static_cast<int>(std::min<int64_t>(kChunk, some_see - j)));
-    chunk.first_lane = j - (call.M - call.N) - i0;
-    AddKeys<V, true, true>(s, chunk);
+  const int64_t last = i0 + queries - 1, end = p.end_key(last);
+  for (int64_t j = p.first_key(i0); j < end; j += kChunk) {
+    const int n = static_cast<int>(std::min<int64_t>(kChunk, end - j));
+    const bool select = p.softcap > 0 || call.drops() || !call.open(i0, last, j, j + n);
+    const KeyChunk chunk = key_chunk<V>(call, m, b, h, i0, queries, j, n, select);
+    select ? AddKeys<V, true, true>(s, chunk) : AddKeys<V, true, false>(s, chunk);
   }
   EndBlock(s, true, call.rows(p.out, b, h), i0, queries, m.lse);
   if (p.lse.data)
@@ -177,6 +243,8 @@ struct BackwardCall : Call<T> {
 
 struct BackwardMemory {
   float *q, *grad_out, *grad_q, *lse, *delta, *k, *kt, *vt, *grad_kt, *grad_vt, *p, *ds, *bias, *scale, *one;
+  float* open_bias;                     // the row of all query rows if there is no bias by row
+  float *keep, *cap_slope, *grad_bias;  // [kRowChunk][lanes], where dropout or a soft cap (with bias) needs them
   float *grad_k, *grad_v;    // of the segment's keys, summed over the heads of a group
   float *block_k, *block_v;  // of one block of keys
   template <class T>
@@ -187,17 +255,21 @@ struct BackwardMemory {
     kt = arena.take(step * lanes), vt = arena.take(v_step * lanes), grad_kt = arena.take(step * lanes),
     grad_vt = arena.take(v_step * lanes);
     p = arena.take(kRowChunk * lanes), ds = arena.take(kRowChunk * lanes), bias = arena.take((kRowChunk + 8) * lanes);
-    scale = arena.take(lanes), one = arena.take(lanes);
+    scale = arena.take(lanes), one = arena.take(lanes), open_bias = arena.take(lanes);
+    const int64_t tile = (kRowChunk + 8) * lanes;
+    keep = arena.take(call.drops() ? tile : 0), cap_slope = arena.take(call.p.softcap > 0 ? tile : 0);
+    grad_bias = arena.take(call.p.softcap > 0 && call.g.grad_bias.data ? tile : 0);
     const int64_t keys = std::min(call.segment_keys, call.M);
     grad_k = arena.take(keys * call.C), grad_v = arena.take(keys * call.Cv);
     block_k = arena.take(lanes * call.C), block_v = arena.take(lanes * call.Cv);
   }
 };
 
-// Bias of rows [i, i + rows) against the block's keys, log2 units; lanes without a key that takes part get -1e30.
+// Bias of rows [i, i + rows) against the block's keys, log2 units; lanes without a key that takes part get -1e30, of
+// `cut` tiles those that the row does not see, too.
 template <class T>
 void fill_bias(const BackwardCall<T>& call, float* tile, int64_t b, int64_t h, int64_t i, int rows, int64_t j0, int n,
-               int lanes) {
+               int lanes, bool cut) {
   const auto& p = call.p;
   for (int r = 0; r < rows; ++r) {
     float* to = tile + r * lanes;
@@ -212,9 +284,15 @@ void fill_bias(const BackwardCall<T>& call, float* tile, int64_t b, int64_t h, i
     } else {
       Fill(to, n, 0);
     }
+    for (int u = 0; u < n && p.alibi_slopes.data; ++u) to[u] += call.alibi(h, i + r, j0 + u);
     for (int u = 0; u < n && p.key_mask.data; ++u)
       if (!call.key_open(b, j0 + u)) to[u] = -kNoWeight;
-    for (int u = n; u < lanes; ++u) to[u] = -kNoWeight;
+    int first = 0, end = n;
+    if (cut) {
+      first = static_cast<int>(std::clamp<int64_t>(p.first_key(i + r) - j0, 0, n));
+      end = static_cast<int>(std::clamp<int64_t>(p.end_key(i + r) - j0, 0, n));
+    }
+    Fill(to, first, -kNoWeight), Fill(to + end, lanes - end, -kNoWeight);
   }
 }
 
@@ -271,22 +349,24 @@ void key_block(const BackwardCall<T>& call, const BackwardMemory& m, const Query
       if (!call.key_open(b, j0 + j))
         for (int c = 0; c < Cv; ++c) m.vt[c * lanes + j] = 0;
   Fill(m.grad_kt, round_up(C, 4) * lanes, 0), Fill(m.grad_vt, round_up(Cv, 4) * lanes, 0);
-  const KeyLanes keys{m.k, m.kt, m.vt, m.grad_kt, m.grad_vt, m.p, m.ds, n, C, Cv};
-  const bool per_row = p.bias.data != nullptr;
-  if (!per_row) fill_bias(call, m.bias, b, h, 0, 1, j0, n, lanes);
-  const int64_t offset = call.M - call.N;  // causal: row i sees keys <= i + offset
+  const bool drops = call.drops(), caps = p.softcap > 0;
+  const KeyLanes keys{m.k, m.kt, m.vt, m.grad_kt, m.grad_vt, m.p, m.ds, n, C, Cv,
+                      call.cap(), m.cap_slope, drops ? m.keep : nullptr};
+  if (!call.has_bias()) fill_bias(call, m.open_bias, b, h, 0, 1, j0, n, lanes, /*cut=*/false);
   for (int64_t i = 0; i < rows.rows; i += kRowChunk) {
     const int taken = static_cast<int>(std::min<int64_t>(kRowChunk, rows.rows - i));
-    if (p.causal && i + taken - 1 + offset < j0) continue;
-    if (per_row) fill_bias(call, m.bias, b, h, i, taken, j0, n, lanes);
-    BiasRows bias{m.bias, per_row ? lanes : 0, nullptr, 0};
-    if (p.causal && i + offset + 1 < j0 + n) {
-      bias.first_open = i + offset + 1 - j0;
-      AddRows<V, true>(rows, keys, bias, i, taken);
-    } else {
-      AddRows<V, false>(rows, keys, bias, i, taken);
+    if (p.end_key(i + taken - 1) <= j0 || p.first_key(i) >= j0 + n) continue;
+    const bool cut = !call.open(i, i + taken - 1, j0, j0 + n), by_row = call.has_bias() || cut;
+    if (by_row) fill_bias(call, m.bias, b, h, i, taken, j0, n, lanes, cut);
+    if (drops) DropoutRows(call, b, h, i, taken, j0, n, lanes, m.keep);
+    BiasRows bias{by_row ? m.bias : m.open_bias, by_row ? lanes : 0, nullptr, 0};
+    const bool grad_bias = call.g.grad_bias.data != nullptr;
+    if (caps && grad_bias) {  // ds then holds the gradient before the cap, which the bias does not go through
+      Fill(m.grad_bias, taken * lanes, 0);
+      bias.grad = m.grad_bias, bias.grad_step = lanes;
     }
-    if (call.g.grad_bias.data) add_bias_gradient(call, m.ds, b, h, i, taken, j0, n, lanes);
+    caps || drops || cut ? AddRows<V, true>(rows, keys, bias, i, taken) : AddRows<V, false>(rows, keys, bias, i, taken);
+    if (grad_bias) add_bias_gradient(call, caps ? m.grad_bias : m.ds, b, h, i, taken, j0, n, lanes);
   }
   UnpackTransposed(m.grad_kt, lanes, m.scale, Rows<float>{m.block_k, nullptr, C}, 0, n, C);
   UnpackTransposed(m.grad_vt, lanes, m.one, Rows<float>{m.block_v, nullptr, Cv}, 0, n, Cv);
@@ -404,7 +484,7 @@ template <class T>
 void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel, Isa isa) {
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<T, BFloat16>)
-    if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
+    if (isa >= Isa::kAmx && amx::serves(p) && amx::available(amx::TileUnit::kHardware))
       return amx::attention_forward(p, parallel, amx::TileUnit::kHardware);
 #endif
   FOVEA_RETURN_BEST(isa, dense::Forward, p, parallel)
@@ -415,7 +495,7 @@ template <class T>
 void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& parallel, Isa isa) {
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<T, BFloat16>)
-    if (isa >= Isa::kAmx && amx::available(amx::TileUnit::kHardware))
+    if (isa >= Isa::kAmx && amx::serves(g.forward) && amx::available(amx::TileUnit::kHardware))
       return amx::attention_backward(g, parallel, amx::TileUnit::kHardware);
 #endif
   FOVEA_RETURN_BEST(isa, dense::Backward, g, parallel)

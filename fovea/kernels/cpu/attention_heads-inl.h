@@ -45,7 +45,7 @@ template <class T>
 bool forward_fits(const AttentionParams<T>& p) {
   constexpr int64_t kMostRows = 1 << 16, kMostBias = 1 << 20, kFewestHeads = 8;  // floats of K and V, of bias
   const Call<T> call(p);
-  return !p.causal && !p.key_mask.data && call.B * call.H >= kFewestHeads && call.M > 0 &&
+  return p.sees_all_keys() && p.plain() && !p.key_mask.data && call.B * call.H >= kFewestHeads && call.M > 0 &&
          call.M * (call.C + call.Cv) <= kMostRows && (!p.bias.data || call.N * call.M <= kMostBias);
 }
 

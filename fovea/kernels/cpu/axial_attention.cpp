@@ -467,7 +467,6 @@ template <int V>
 void write_gradients(const Head& head, const Block& block, int64_t r, const Rows<const float>& queries,
                      const Rows<const float>& upstream, const float* p, const float* ds) {
   constexpr int lanes = V * L;
-  constexpr int64_t kAllOpen = std::numeric_limits<int64_t>::max() / 2;
   const Call& call = head.call;
   const BackwardMemory& m = head.m;
   const int C = static_cast<int>(call.C);
@@ -476,13 +475,13 @@ void write_gradients(const Head& head, const Block& block, int64_t r, const Rows
   for (int64_t i = 0; i < call.n; i += kRowChunk) {
     const int rows = static_cast<int>(std::min<int64_t>(kRowChunk, call.n - i));
     const int padded = static_cast<int>(round_up(rows, 8));
-    Columns<V, false>(upstream(i), upstream.step, C, p + i * lanes, rows, kAllOpen, m.grad_vt);
-    Columns<V, false>(queries(i), queries.step, C, ds + i * lanes, rows, kAllOpen, m.grad_kt);
+    Columns<V, false>(upstream(i), upstream.step, C, p + i * lanes, rows, m.grad_vt);
+    Columns<V, false>(queries(i), queries.step, C, ds + i * lanes, rows, m.grad_kt);
     const float *x = ds + i * lanes, *key = keys.base;
     float* to = m.grad_q + i * m.step;
     int64_t c = 0;
-    for (; c + 2 * L <= m.step; c += 2 * L) QueryColumns<2>(x, lanes, key + c, m.step, block.count, to + c, padded);
-    if (c < m.step) QueryColumns<1>(x, lanes, key + c, m.step, block.count, to + c, padded);
+    for (; c + 2 * L <= m.step; c += 2 * L) QueryColumns<2, false>(x, lanes, key + c, m.step, block.count, to + c, padded);
+    if (c < m.step) QueryColumns<1, false>(x, lanes, key + c, m.step, block.count, to + c, padded);
   }
   const Rows<float> grad_k = head.rows(head.grad_k, r), grad_v = head.rows(head.grad_v, r);
   UnpackTransposed(m.grad_vt, lanes, m.one, grad_v, block.first, block.count, C);

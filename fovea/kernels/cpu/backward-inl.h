@@ -5,6 +5,8 @@
 //     ColumnTile  dV^T += dO^T P,   dK^T += Q^T dS                                              8 channels x 3 vectors
 //     QueryTile   dQ += dS K                                                                    16 rows x 1 vector of
 //     channels
+//   Tiles with kSelect: a bias of -1e30 or less closes a key for a row, weights and gradients that are 0 never enter a
+//   product, and the soft cap and dropout of the forward pass are done again.
 //   P and dS of 32 rows (6 KiB each) live in L1. delta_i = <dO_i, O_i>. Rows are padded to a multiple of 8 by rows of
 //   weight 0 (lse = 1e30), lanes behind the last key by bias -1e30. Every sum runs in an order fixed by the shapes.
 //   Source: Dao et al. 2022 (FlashAttention), algorithm 4.
@@ -15,7 +17,7 @@
 #define FOVEA_KERNELS_BACKWARD_INL_H_
 #endif
 
-#include "fovea/kernels/cpu/vector-inl.h"
+#include "fovea/kernels/cpu/forward-inl.h"
 
 #if FOVEA_HAS_KERNELS
 HWY_BEFORE_NAMESPACE();
@@ -51,6 +53,11 @@ struct KeyLanes {
   float *grad_kt, *grad_vt;  // [C rounded up to 4][V * L], summed over the query rows
   float *p, *ds;             // [kRowChunk][V * L]
   int n, C, Cv;
+  // Of kSelect tiles: the soft cap in log2 units, 0 for none, its slopes [kRowChunk][V * L], and what weights were
+  // multiplied with, the same, or null.
+  float cap = 0;
+  float* cap_slope = nullptr;
+  const float* keep = nullptr;
 };
 
 // Bias of a tile of rows (log2 units) and where its gradient goes. Row r at + r * step; step 0 repeats one row.
@@ -59,12 +66,7 @@ struct BiasRows {
   int64_t step;
   float* grad;  // null: not wanted here
   int64_t grad_step;
-  int64_t first_open = std::numeric_limits<int64_t>::max() / 2;  // row r sees the first first_open + r keys (causal)
 };
-
-HWY_INLINE auto LanesBelow(int64_t end) {
-  return hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(end, 0, L)));
-}
 
 // Softmax gradient of one row whose keys are all here: dS = P' (dP - sum P' dP), P' = P / sum P. Delta comes from the
 // very numbers that it is subtracted from, and what lse was rounded by cancels. With few keys a weight may be near 1
@@ -85,7 +87,7 @@ HWY_INLINE void CentreRow(Vector (&dp)[V], const float* p) {
 }
 
 // P and dS of J query rows from row i on (rows of the chunk from r on); dS is also added to the bias gradient.
-template <int J, int V, bool kCausal, int kC>
+template <int J, int V, bool kSelect, int kC>
 HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int r) {
   const Floats d;
   float *HWY_RESTRICT p = K.p + r * V * L, *HWY_RESTRICT ds = K.ds + r * V * L;
@@ -96,11 +98,24 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
     Vector a[J][V];
     FOVEA_EACH (j, J) {
       const Vector lse = hn::Set(d, R.lse[i + j]);
-      FOVEA_EACH (v, V) a[j][v] = hn::Sub(hn::LoadU(d, bias + j * B.step + v * L), lse);
+      FOVEA_EACH (v, V) a[j][v] = kSelect ? hn::Zero(d) : hn::Sub(hn::LoadU(d, bias + j * B.step + v * L), lse);
     }
     const int64_t step = kC ? kC : R.step;
     DotTile<J, V, kScoreBlock, kC>(R.q + i * step, step, K.C, K.kt, grad ? grad : bias, grad ? B.grad_step : B.step, p,
                                    a);
+    if (kSelect) {
+      if (K.cap > 0) {
+        FOVEA_EACH (j, J)
+          FOVEA_EACH (v, V) hn::Store(a[j][v], d, p + (j * V + v) * L);
+        CapScores(p, J * V * L, K.cap, K.cap_slope + r * V * L);
+        FOVEA_EACH (j, J)
+          FOVEA_EACH (v, V) a[j][v] = hn::Load(d, p + (j * V + v) * L);
+      }
+      FOVEA_EACH (j, J) {
+        const Vector lse = hn::Set(d, R.lse[i + j]);
+        FOVEA_EACH (v, V) a[j][v] = hn::Add(a[j][v], hn::Sub(hn::LoadU(d, bias + j * B.step + v * L), lse));
+      }
+    }
     if (R.far) {  // in this order NaN stays
       FOVEA_EACH (j, J)
         FOVEA_EACH (v, V) a[j][v] = hn::Min(hn::Zero(d), a[j][v]);
@@ -108,7 +123,10 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
     FOVEA_EACH (j, J)
       FOVEA_EACH (v, V) {
         Vector e = Exp2(a[j][v]);
-        if (kCausal) e = hn::IfThenElseZero(LanesBelow(B.first_open + r + j - v * L), e);
+        if (kSelect) {
+          const Vector b = hn::LoadU(d, bias + j * B.step + v * L);
+          e = hn::IfThenZeroElse(hn::Le(b, hn::Set(d, -kNoWeight)), e);
+        }
         hn::Store(e, d, p + (j * V + v) * L);
       }
   }
@@ -118,6 +136,14 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
     FOVEA_EACH (v, V) a[j][v] = hn::Zero(d);
   const int64_t v_step = kC ? kC : R.v_step;
   DotTile<J, V, kGradientBlock, kC>(R.grad_out + i * v_step, v_step, K.Cv, K.vt, bias + J * B.step, B.step, ds, a);
+  const float* keep = kSelect && K.keep ? K.keep + r * V * L : nullptr;
+  if (keep) {  // out_i = sum_j P_ij f_ij v_j   =>   dP_ij = f_ij <dO_i, v_j>
+    FOVEA_EACH (j, J)
+      FOVEA_EACH (v, V) {
+        const Vector f = hn::Load(d, keep + (j * V + v) * L);
+        a[j][v] = hn::IfThenZeroElse(hn::Eq(f, hn::Zero(d)), hn::Mul(f, a[j][v]));
+      }
+  }
   FOVEA_EACH (j, J) {
     if (R.delta) {
       const Vector delta = hn::Set(d, R.delta[i + j]);
@@ -126,21 +152,26 @@ HWY_INLINE void ScoreTile(const QueryRows& R, const KeyLanes& K, const BiasRows&
       CentreRow<V>(a[j], p + j * V * L);
     }
     FOVEA_EACH (v, V) {
-      Vector s = hn::Mul(a[j][v], hn::Load(d, p + (j * V + v) * L));
-      if (kCausal) s = hn::IfThenElseZero(LanesBelow(B.first_open + r + j - v * L), s);
-      hn::Store(s, d, ds + (j * V + v) * L);
+      const Vector weight = hn::Load(d, p + (j * V + v) * L);
+      Vector s = hn::Mul(a[j][v], weight);
+      const auto none = hn::Eq(weight, hn::Zero(d));
+      if (kSelect) s = hn::IfThenZeroElse(none, s);
       if (grad) {
         float* g = grad + j * B.grad_step + v * L;
         hn::StoreU(hn::Add(hn::LoadU(d, g), s), d, g);
       }
+      if (kSelect && K.cap > 0)
+        s = hn::IfThenZeroElse(none, hn::Mul(s, hn::Load(d, K.cap_slope + (r + j) * V * L + v * L)));
+      if (keep) hn::Store(hn::Mul(weight, hn::Load(d, keep + (j * V + v) * L)), d, p + (j * V + v) * L);
+      hn::Store(s, d, ds + (j * V + v) * L);
     }
   }
 }
 
-// out[CB channels][lanes] += x^T w over n rows; first_open as in BiasRows.
-template <int CB, int V, bool kCausal>
+// out[CB channels][lanes] += x^T w over n rows.
+template <int CB, int V, bool kSelect>
 HWY_INLINE void ColumnTile(const float* HWY_RESTRICT x, int64_t step, const float* HWY_RESTRICT w, int n,
-                           int64_t first_open, float* HWY_RESTRICT out) {
+                           float* HWY_RESTRICT out) {
   const Floats d;
   Vector a[CB][V];
   FOVEA_EACH (c, CB)
@@ -153,7 +184,7 @@ HWY_INLINE void ColumnTile(const float* HWY_RESTRICT x, int64_t step, const floa
       const Vector b = hn::Set(d, x[c]);
       FOVEA_EACH (v, V) {
         const Vector sum = hn::MulAdd(b, p[v], a[c][v]);
-        a[c][v] = kCausal ? hn::IfThenElse(LanesBelow(first_open + i - v * L), sum, a[c][v]) : sum;
+        a[c][v] = kSelect ? hn::IfThenElse(hn::Eq(p[v], hn::Zero(d)), a[c][v], sum) : sum;
       }
     }
     x += step, w += V * L;
@@ -162,17 +193,16 @@ HWY_INLINE void ColumnTile(const float* HWY_RESTRICT x, int64_t step, const floa
     FOVEA_EACH (v, V) hn::Store(a[c][v], d, out + (c * V + v) * L);
 }
 
-template <int V, bool kCausal>
-HWY_INLINE void Columns(const float* x, int64_t step, int channels, const float* w, int n, int64_t first_open,
-                        float* out) {
+template <int V, bool kSelect>
+HWY_INLINE void Columns(const float* x, int64_t step, int channels, const float* w, int n, float* out) {
   constexpr int CB = kRegisters == 32 ? 8 : 4;
   int c = 0;
-  for (; c + CB <= channels; c += CB) ColumnTile<CB, V, kCausal>(x + c, step, w, n, first_open, out + c * V * L);
-  for (; c < channels; c += 4) ColumnTile<4, V, kCausal>(x + c, step, w, n, first_open, out + c * V * L);
+  for (; c + CB <= channels; c += CB) ColumnTile<CB, V, kSelect>(x + c, step, w, n, out + c * V * L);
+  for (; c < channels; c += 4) ColumnTile<4, V, kSelect>(x + c, step, w, n, out + c * V * L);
 }
 
 // dq[R rows][CV vectors of channels] += dS[R][n keys] K[n]
-template <int R, int CV>
+template <int R, int CV, bool kSelect>
 HWY_INLINE void QueryTile(const float* HWY_RESTRICT ds, int lanes, const float* HWY_RESTRICT k, int64_t step, int n,
                           float* HWY_RESTRICT dq) {
   const Floats d;
@@ -185,58 +215,53 @@ HWY_INLINE void QueryTile(const float* HWY_RESTRICT ds, int lanes, const float* 
     FOVEA_EACH (c, CV) key[c] = hn::LoadU(d, k + j * step + c * L);
     FOVEA_EACH (r, R) {
       const Vector b = hn::Set(d, ds[r * lanes + j]);
-      FOVEA_EACH (c, CV) a[r][c] = hn::MulAdd(b, key[c], a[r][c]);
+      FOVEA_EACH (c, CV) {
+        const Vector sum = hn::MulAdd(b, key[c], a[r][c]);
+        a[r][c] = kSelect ? hn::IfThenElse(hn::Eq(b, hn::Zero(d)), a[r][c], sum) : sum;
+      }
     }
   }
   FOVEA_EACH (r, R)
     FOVEA_EACH (c, CV) hn::StoreU(a[r][c], d, dq + r * step + c * L);
 }
 
-template <int CV>
+template <int CV, bool kSelect>
 HWY_INLINE void QueryColumns(const float* ds, int lanes, const float* k, int64_t step, int n, float* dq, int rows) {
   constexpr int R = kRegisters == 32 ? 16 / CV : 8 / CV;
   int r = 0;
-  for (; r + R <= rows; r += R) QueryTile<R, CV>(ds + r * lanes, lanes, k, step, n, dq + r * step);
-  if (R > 8 && r < rows) QueryTile<8, CV>(ds + r * lanes, lanes, k, step, n, dq + r * step);
+  for (; r + R <= rows; r += R) QueryTile<R, CV, kSelect>(ds + r * lanes, lanes, k, step, n, dq + r * step);
+  if (R > 8 && r < rows) QueryTile<8, CV, kSelect>(ds + r * lanes, lanes, k, step, n, dq + r * step);
 }
 
-template <int V, bool kCausal, int kC>
+template <int V, bool kSelect, int kC>
 void AddRowsOfWidth(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int rows, NextRows* next) {
   constexpr int J = kRegisters == 32 ? 8 : 4;
   const int64_t step = kC ? kC : R.step, v_step = kC ? kC : R.v_step;
   for (int r = 0; r < rows; r += J) {
     if (next) next->Fetch();
-    ScoreTile<J, V, kCausal, kC>(R, K, B, i + r, r);
+    ScoreTile<J, V, kSelect, kC>(R, K, B, i + r, r);
   }
-  Columns<V, kCausal>(R.grad_out + i * v_step, v_step, kC ? kC : K.Cv, K.p, rows, B.first_open, K.grad_vt);
-  Columns<V, kCausal>(R.q + i * step, step, kC ? kC : K.C, K.ds, rows, B.first_open, K.grad_kt);
+  Columns<V, kSelect>(R.grad_out + i * v_step, v_step, kC ? kC : K.Cv, K.p, rows, K.grad_vt);
+  Columns<V, kSelect>(R.q + i * step, step, kC ? kC : K.C, K.ds, rows, K.grad_kt);
   float* dq = R.grad_q + i * step;
-  if (kCausal) {  // the diagonal: row by row, only the keys that the row sees
-    for (int r = 0; r < rows; ++r) {
-      const int n = static_cast<int>(std::clamp<int64_t>(B.first_open + r, 0, K.n));
-      for (int64_t c = 0; c < step; c += L)
-        QueryTile<1, 1>(K.ds + r * V * L, V * L, K.k + c, step, n, dq + r * step + c);
-    }
-    return;
-  }
   int64_t c = 0;
   if (kRegisters == 32)
-    for (; c + 4 * L <= step; c += 4 * L) QueryColumns<4>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
-  for (; c + 2 * L <= step; c += 2 * L) QueryColumns<2>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
-  for (; c < step; c += L) QueryColumns<1>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
+    for (; c + 4 * L <= step; c += 4 * L) QueryColumns<4, kSelect>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
+  for (; c + 2 * L <= step; c += 2 * L) QueryColumns<2, kSelect>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
+  for (; c < step; c += L) QueryColumns<1, kSelect>(K.ds, V * L, K.k + c, step, K.n, dq + c, rows);
 }
 
 // Takes query rows [i, i + rows) into the gradients of the block and adds the block's share to their dq.
-template <int V, bool kCausal>
+template <int V, bool kSelect>
 void AddRows(const QueryRows& R, const KeyLanes& K, const BiasRows& B, int64_t i, int rows, NextRows* next = nullptr) {
-  if constexpr (!kCausal) {
+  if constexpr (!kSelect) {
     if (K.C == K.Cv) {
-      if (K.C == 16) return AddRowsOfWidth<V, kCausal, 16>(R, K, B, i, rows, next);
-      if (K.C == 32) return AddRowsOfWidth<V, kCausal, 32>(R, K, B, i, rows, next);
-      if (K.C == 64) return AddRowsOfWidth<V, kCausal, 64>(R, K, B, i, rows, next);
+      if (K.C == 16) return AddRowsOfWidth<V, kSelect, 16>(R, K, B, i, rows, next);
+      if (K.C == 32) return AddRowsOfWidth<V, kSelect, 32>(R, K, B, i, rows, next);
+      if (K.C == 64) return AddRowsOfWidth<V, kSelect, 64>(R, K, B, i, rows, next);
     }
   }
-  AddRowsOfWidth<V, kCausal, 0>(R, K, B, i, rows, next);
+  AddRowsOfWidth<V, kSelect, 0>(R, K, B, i, rows, next);
 }
 
 // delta = <dO, O> of a row.

@@ -8,6 +8,8 @@
 //   Scores are in log2 units. Two versions: plain, if a bound on the scores says that nothing can overflow or vanish,
 //   and online, with a running maximum a lane that moves only when it would grow by more than 2^16. Each lane's
 //   arithmetic is its own: what other queries of the block hold never changes a bit of it.
+//   Tiles with kSelect serve what the plain ones cannot: a bias of -inf closes a key for a lane, whatever its row
+//   holds; scores may be capped before the bias is added, weights dropped after they were summed.
 #if defined(FOVEA_KERNELS_FORWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FOVEA_KERNELS_FORWARD_INL_H_
 #undef FOVEA_KERNELS_FORWARD_INL_H_
@@ -16,6 +18,7 @@
 #endif
 
 #include "fovea/kernels/cpu/vector-inl.h"
+#include "hwy/contrib/math/math-inl.h"
 
 #if FOVEA_HAS_KERNELS
 HWY_BEFORE_NAMESPACE();
@@ -32,7 +35,9 @@ struct KeyChunk {
   const float *k, *v, *bias_t;
   int64_t k_step, v_step, bias_step;
   int n;
-  int64_t first_lane = std::numeric_limits<int64_t>::min() / 2;  // key j takes part in lanes >= first_lane + j (causal)
+  // Of kSelect tiles: the soft cap in log2 units, 0 for none, and what weights are multiplied with, [n][V * L] or null.
+  float cap = 0;
+  const float* keep = nullptr;
 };
 
 // What a query block carries from chunk to chunk.
@@ -54,8 +59,15 @@ struct BlockState {
   }
 };
 
-HWY_INLINE auto LanesFrom(int64_t first) {
-  return hn::Not(hn::FirstN(Floats(), static_cast<size_t>(std::clamp<int64_t>(first, 0, L))));
+// x = cap tanh(x / cap) and, if wanted, slope = 1 - tanh(x / cap)^2, for n (a multiple of L) scores.
+HWY_NOINLINE inline void CapScores(float* x, int64_t n, float cap, float* slope = nullptr) {
+  const Floats d;
+  const Vector factor = hn::Set(d, cap), inverse = hn::Set(d, 1 / cap);
+  for (int64_t i = 0; i < n; i += L) {
+    const Vector t = hn::Tanh(d, hn::Mul(hn::Load(d, x + i), inverse));
+    hn::Store(hn::Mul(factor, t), d, x + i);
+    if (slope) hn::Store(hn::NegMulAdd(t, t, hn::Set(d, 1.f)), d, slope + i);
+  }
 }
 
 // Scales what lanes with a grown maximum have summed so far.
@@ -75,7 +87,7 @@ void Rescale(BlockState<V>& s, const Vector* tile_maximum, float* p_end) {
 }
 
 // S^T of J keys: scores, exp2, sums, P^T. Prefetches K and bias rows of the next tile between the multiplications.
-template <int J, int V, bool kOnline, bool kCausal, int kC>
+template <int J, int V, bool kOnline, bool kSelect, int kC>
 HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0, Vector (&sum)[V]) {
   const Floats d;
   const float* k = keys.k + j0 * keys.k_step;
@@ -83,12 +95,23 @@ HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0, Vector (&
   float* p = s.p + j0 * V * L;
   Vector a[J][V];
   FOVEA_EACH (j, J)
-    FOVEA_EACH (v, V) a[j][v] = hn::LoadU(d, bias + j * keys.bias_step + v * L);
+    FOVEA_EACH (v, V) a[j][v] = kSelect ? hn::Zero(d) : hn::LoadU(d, bias + j * keys.bias_step + v * L);
   DotTile<J, V, kScoreBlock, kC>(k, keys.k_step, s.C, s.qt, bias + J * keys.bias_step, keys.bias_step, p, a);
-  if (kCausal)
-    for (int j = 0; j < J; ++j)
-      for (int v = 0; v < V; ++v)
-        a[j][v] = hn::IfThenElse(LanesFrom(keys.first_lane + j0 + j - v * L), a[j][v], hn::Set(d, -kInfinity));
+  if (kSelect) {
+    if (keys.cap > 0) {
+      FOVEA_EACH (j, J)
+        FOVEA_EACH (v, V) hn::Store(a[j][v], d, p + (j * V + v) * L);
+      CapScores(p, J * V * L, keys.cap);
+      FOVEA_EACH (j, J)
+        FOVEA_EACH (v, V) a[j][v] = hn::Load(d, p + (j * V + v) * L);
+    }
+    const Vector closed = hn::Set(d, -kInfinity);
+    FOVEA_EACH (j, J)
+      FOVEA_EACH (v, V) {
+        const Vector b = hn::LoadU(d, bias + j * keys.bias_step + v * L);
+        a[j][v] = hn::IfThenElse(hn::Eq(b, closed), closed, hn::Add(a[j][v], b));
+      }
+  }
   if (kOnline) {
     Vector tile_maximum[V];
     bool grown = false;
@@ -113,7 +136,7 @@ HWY_INLINE void QkTile(BlockState<V>& s, const KeyChunk& keys, int j0, Vector (&
 }
 
 // O^T[channels c0 .. c0 + CB][lanes] += V^T P^T over the keys of the chunk.
-template <int CB, int V, bool kCausal>
+template <int CB, int V, bool kSelect>
 HWY_INLINE void PvTile(const BlockState<V>& s, const KeyChunk& keys, int c0) {
   const Floats d;
   float* HWY_RESTRICT out = s.out_t + c0 * V * L;
@@ -132,7 +155,7 @@ HWY_INLINE void PvTile(const BlockState<V>& s, const KeyChunk& keys, int c0) {
       const Vector b = hn::Set(d, value[c]);
       FOVEA_EACH (v, V) {
         const Vector sum = hn::MulAdd(b, p[v], a[c][v]);
-        a[c][v] = kCausal ? hn::IfThenElse(LanesFrom(keys.first_lane + j - v * L), sum, a[c][v]) : sum;
+        a[c][v] = kSelect ? hn::IfThenElse(hn::Eq(p[v], hn::Zero(d)), a[c][v], sum) : sum;
       }
     }
     value += step, weight += V * L;
@@ -144,39 +167,42 @@ HWY_INLINE void PvTile(const BlockState<V>& s, const KeyChunk& keys, int c0) {
     }
 }
 
-template <int V, bool kOnline, bool kCausal, int kC>
+template <int V, bool kOnline, bool kSelect, int kC>
 void AddKeysOfWidth(BlockState<V>& s, const KeyChunk& keys, NextRows* next) {
   const Floats d;
-  constexpr int J = kCausal ? 1 : kRegisters == 32 ? (V == 3 ? 8 : V == 2 ? 12 : 16) : (V == 3 ? 4 : V == 2 ? 6 : 8);
+  constexpr int J = kRegisters == 32 ? (V == 3 ? 8 : V == 2 ? 12 : 16) : (V == 3 ? 4 : V == 2 ? 6 : 8);
   Vector sum[V];  // not in `s`: it would be read and written in memory for every key
   FOVEA_EACH (v, V) sum[v] = hn::Zero(d);
   int j = 0;
   for (; j + J <= keys.n; j += J) {
     if (next) next->Fetch();
-    QkTile<J, V, kOnline, kCausal, kC>(s, keys, j, sum);
+    QkTile<J, V, kOnline, kSelect, kC>(s, keys, j, sum);
   }
   if (J > 4)
-    for (; j + 4 <= keys.n; j += 4) QkTile<4, V, kOnline, kCausal, kC>(s, keys, j, sum);
-  for (; j < keys.n; ++j) QkTile<1, V, kOnline, kCausal, kC>(s, keys, j, sum);
+    for (; j + 4 <= keys.n; j += 4) QkTile<4, V, kOnline, kSelect, kC>(s, keys, j, sum);
+  for (; j < keys.n; ++j) QkTile<1, V, kOnline, kSelect, kC>(s, keys, j, sum);
   FOVEA_EACH (v, V) s.total[v] = hn::Add(s.total[v], sum[v]);
+  if (kSelect && keys.keep)
+    for (int64_t i = 0; i < keys.n * V * L; i += L)
+      hn::Store(hn::Mul(hn::Load(d, s.p + i), hn::Load(d, keys.keep + i)), d, s.p + i);
   constexpr int CB = kRegisters == 32 ? 8 : 4;
   const int Cv = kC ? kC : s.Cv;
   int c = 0;
-  for (; c + CB <= Cv; c += CB) PvTile<CB, V, kCausal>(s, keys, c);
-  for (; c < Cv; c += 4) PvTile<4, V, kCausal>(s, keys, c);
+  for (; c + CB <= Cv; c += CB) PvTile<CB, V, kSelect>(s, keys, c);
+  for (; c < Cv; c += 4) PvTile<4, V, kSelect>(s, keys, c);
 }
 
 // Takes up to kChunk keys into the block.
-template <int V, bool kOnline, bool kCausal>
+template <int V, bool kOnline, bool kSelect>
 void AddKeys(BlockState<V>& s, const KeyChunk& keys, NextRows* next = nullptr) {
-  if constexpr (!kCausal) {
+  if constexpr (!kSelect) {
     if (s.C == s.Cv) {
-      if (s.C == 16) return AddKeysOfWidth<V, kOnline, kCausal, 16>(s, keys, next);
-      if (s.C == 32) return AddKeysOfWidth<V, kOnline, kCausal, 32>(s, keys, next);
-      if (s.C == 64) return AddKeysOfWidth<V, kOnline, kCausal, 64>(s, keys, next);
+      if (s.C == 16) return AddKeysOfWidth<V, kOnline, kSelect, 16>(s, keys, next);
+      if (s.C == 32) return AddKeysOfWidth<V, kOnline, kSelect, 32>(s, keys, next);
+      if (s.C == 64) return AddKeysOfWidth<V, kOnline, kSelect, 64>(s, keys, next);
     }
   }
-  AddKeysOfWidth<V, kOnline, kCausal, 0>(s, keys, next);
+  AddKeysOfWidth<V, kOnline, kSelect, 0>(s, keys, next);
 }
 
 // out rows [i0, i0 + n) and their lse (natural units, one a lane, to lse[V * L]).

@@ -13,18 +13,27 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // weights[j] = softmax of query (b, h, i), 0 for a key that takes no part. Returns lse. Keys of weight 0 are never
-// read.
+// read. cap_slopes, if wanted: what the soft cap multiplies the gradient of each score with.
 template <class T>
-double softmax_row(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t i, std::vector<double>& weights) {
+double softmax_row(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t i, std::vector<double>& weights,
+                   std::vector<double>* cap_slopes = nullptr) {
   const int64_t n = p.q.shape[2], m = p.k.shape[2], channels = p.q.shape[3], hk = h / (p.q.shape[1] / p.k.shape[1]);
   weights.assign(m, -kInfinity);
+  if (cap_slopes) cap_slopes->assign(m, 1.0);
   double largest = -kInfinity;
-  for (int64_t j = 0; j < m; ++j) {
+  for (int64_t j = p.first_key(i), end = p.end_key(i); j < end; ++j) {
     if (p.key_mask.data && !p.key_mask(b, j)) continue;
-    if (p.causal && j > i + (m - n)) continue;
-    double dot = 0;
-    for (int64_t c = 0; c < channels; ++c) dot += double(p.q(b, h, i, c)) * double(p.k(b, hk, j, c));
-    weights[j] = p.scale * dot + (p.bias.data ? double(p.bias(b, h, i, j)) : 0);
+    double score = 0;
+    for (int64_t c = 0; c < channels; ++c) score += double(p.q(b, h, i, c)) * double(p.k(b, hk, j, c));
+    score *= p.scale;
+    if (p.softcap > 0) {
+      const double t = std::tanh(score / p.softcap);
+      if (cap_slopes) (*cap_slopes)[j] = 1 - t * t;
+      score = p.softcap * t;
+    }
+    if (p.bias.data) score += double(p.bias(b, h, i, j));
+    if (p.alibi_slopes.data) score -= p.alibi_slopes(h) * double(std::abs(i + (m - n) - j));
+    weights[j] = score;
     if (!(weights[j] <= largest)) largest = weights[j];  // a NaN becomes the maximum and stays
   }
   if (largest == -kInfinity) {
@@ -48,6 +57,9 @@ void attention_forward(const AttentionParams<T>& p, const ParallelFor& parallel)
       const int64_t b = item / N / H, h = item / N % H, i = item % N;
       const double lse = softmax_row(p, b, h, i, weights);
       if (p.lse.data) p.lse(b, h, i) = static_cast<ScoreOf<T>>(lse);
+      if (p.dropout.probability > 0)
+        for (int64_t j = 0; j < M; ++j)
+          if (weights[j] != 0) weights[j] *= p.dropout.factor(b, h, i, j);
       for (int64_t c = 0; c < Cv; ++c) {
         double sum = 0;
         for (int64_t j = 0; j < M; ++j)
@@ -78,34 +90,36 @@ void attention_backward(const AttentionBackwardParams<T>& g, const ParallelFor& 
   };
 
   const auto run = [&, H = H, N = N, C = C](int64_t begin, int64_t end) {
-    std::vector<double> weights, grad_k(M * C), grad_v(M * Cv), grad_q(C);
+    std::vector<double> weights, cap_slopes, grad_k(M * C), grad_v(M * Cv), grad_q(C);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t b = item / Hk, hk = item % Hk;
       std::fill(grad_k.begin(), grad_k.end(), 0.0), std::fill(grad_v.begin(), grad_v.end(), 0.0);
       for (int64_t h = hk * group; h < (hk + 1) * group; ++h)
         for (int64_t i = 0; i < N; ++i) {
-          softmax_row(p, b, h, i, weights);
-          // out_c = sum_j w_j v_jc   =>   dw_j = sum_c g_c v_jc,   dv_jc += w_j g_c
+          softmax_row(p, b, h, i, weights, &cap_slopes);
+          // out_c = sum_j w_j f_j v_jc   =>   dw_j = f_j sum_c g_c v_jc,   dv_jc += w_j f_j g_c;   f from dropout
           std::vector<double> grad_weight(M, 0.0);
           double delta = 0;  // sum_j w_j dw_j
           for (int64_t j = 0; j < M; ++j) {
             if (weights[j] == 0) continue;
-            for (int64_t c = 0; c < Cv; ++c) {
+            const double kept = p.dropout.probability > 0 ? p.dropout.factor(b, h, i, j) : 1;
+            for (int64_t c = 0; c < Cv && kept != 0; ++c) {
               const double upstream = double(g.grad_out(b, h, i, c));
-              grad_weight[j] += upstream * double(p.v(b, hk, j, c));
-              grad_v[j * Cv + c] += weights[j] * upstream;
+              grad_weight[j] += kept * upstream * double(p.v(b, hk, j, c));
+              grad_v[j * Cv + c] += weights[j] * kept * upstream;
             }
             delta += weights[j] * grad_weight[j];
           }
-          // w = softmax(s)   =>   ds_j = w_j (dw_j - delta);   s_j = scale <q, k_j> + bias_j
+          // w = softmax(s)   =>   ds_j = w_j (dw_j - delta);   s_j = cap(scale <q, k_j>) + bias_j
           std::fill(grad_q.begin(), grad_q.end(), 0.0);
           for (int64_t j = 0; j < M; ++j) {
             if (weights[j] == 0) continue;
             const double grad_score = weights[j] * (grad_weight[j] - delta);
             if (g.grad_bias.data) bias_at(b, h, i, j) += grad_score;
+            const double grad_product = p.scale * cap_slopes[j] * grad_score;
             for (int64_t c = 0; c < C; ++c) {
-              grad_q[c] += p.scale * grad_score * double(p.k(b, hk, j, c));
-              grad_k[j * C + c] += p.scale * grad_score * double(p.q(b, h, i, c));
+              grad_q[c] += grad_product * double(p.k(b, hk, j, c));
+              grad_k[j * C + c] += grad_product * double(p.q(b, h, i, c));
             }
           }
           for (int64_t c = 0; c < C; ++c) g.grad_q(b, h, i, c) = static_cast<T>(grad_q[c]);

@@ -4,19 +4,46 @@ Independent of the library's own reference kernel; precision is that of the argu
 """
 import itertools
 
+import numpy
 import torch
 import torch.nn.functional as F
 
 
-def scores_mask(shape, key_mask=None, causal=False):
+def scores_mask(shape, key_mask=None, causal=False, window_left=-1, window_right=-1):
     """True where a key takes part: [B,1,N,M]."""
     batch, n, m = shape
     keep = torch.ones(batch, 1, n, m, dtype=torch.bool)
     if key_mask is not None:
         keep &= key_mask[:, None, None, :]
+    behind = torch.arange(m)[None, :] - torch.arange(n)[:, None] - (m - n)  # of the key, from the query's place
     if causal:
-        keep &= torch.ones(n, m, dtype=torch.bool).tril(m - n)
+        keep &= behind <= 0
+    if window_left >= 0:
+        keep &= behind >= -window_left
+    if window_right >= 0:
+        keep &= behind <= window_right
     return keep
+
+
+def philox(counter, key):
+    """Philox4x32-10 of Salmon et al. 2011: counter four arrays that broadcast, key two numbers; four arrays of 32 bits."""
+    low = numpy.uint64(0xFFFFFFFF)
+    c = [numpy.asarray(x, dtype=numpy.uint64) for x in counter]
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c[0] * numpy.uint64(0xD2511F53), c[2] * numpy.uint64(0xCD9E8D57)
+        c = [(p1 >> numpy.uint64(32)) ^ c[1] ^ numpy.uint64(k0), p1 & low,
+             (p0 >> numpy.uint64(32)) ^ c[3] ^ numpy.uint64(k1), p0 & low]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return numpy.broadcast_arrays(*c)
+
+
+def dropout_factors(shape, probability, seed):
+    """[B,H,N,M]: 0 where the weight of query i and key j is dropped, else 1 / (1 - probability)."""
+    b, h, i, j = numpy.ogrid[tuple(slice(0, s) for s in shape)]
+    bits = philox([j, i // 4, h, b], (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
+    chosen = numpy.choose(numpy.broadcast_to(i % 4, shape), [numpy.broadcast_to(x, shape) for x in bits])
+    return torch.from_numpy((chosen >= int(probability * 2**32)) / (1 - probability))
 
 
 def softmax_or_zero(scores, keep):
@@ -26,16 +53,25 @@ def softmax_or_zero(scores, keep):
     return scores.softmax(-1).masked_fill(~keep, 0.0)
 
 
-def attention_weights(q, k, bias=None, key_mask=None, causal=False, scale=None):
+def attention_weights(q, k, bias=None, key_mask=None, causal=False, scale=None, window_left=-1, window_right=-1,
+                      softcap=0.0, alibi_slopes=()):
     k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
     scores = (q.shape[-1] ** -0.5 if scale is None else scale) * (q @ k.transpose(-2, -1))
+    n, m = scores.shape[-2:]
+    if softcap:
+        scores = softcap * (scores / softcap).tanh()
     if bias is not None:
         scores = scores + bias
-    return softmax_or_zero(scores, scores_mask((q.shape[0], q.shape[2], k.shape[2]), key_mask, causal))
+    if len(alibi_slopes):
+        distance = (torch.arange(m)[None, :] - torch.arange(n)[:, None] - (m - n)).abs()
+        scores = scores - torch.tensor(alibi_slopes, dtype=scores.dtype)[:, None, None] * distance
+    return softmax_or_zero(scores, scores_mask((q.shape[0], n, m), key_mask, causal, window_left, window_right))
 
 
-def attention(q, k, v, bias=None, key_mask=None, causal=False, scale=None):
-    weights = attention_weights(q, k, bias, key_mask, causal, scale)
+def attention(q, k, v, bias=None, key_mask=None, causal=False, scale=None, dropout=0.0, dropout_seed=0, **options):
+    weights = attention_weights(q, k, bias, key_mask, causal, scale, **options)
+    if dropout:
+        weights = weights * dropout_factors(weights.shape, dropout, dropout_seed).to(weights.dtype)
     return weights.to(v.dtype) @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
 
 

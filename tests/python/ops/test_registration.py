@@ -25,6 +25,9 @@ def test_attention(dtype):
     check(ops.attention, *tokens_first)
     check(ops.attention, t(0, 4, 5, 8), t(0, 4, 5, 8), t(0, 4, 5, 8))
     check(ops.attention, t(1, 2, 3, 8), t(1, 2, 0, 8), t(1, 2, 0, 8))
+    check(ops.attention, t(2, 4, 5, 8), t(2, 2, 7, 8), t(2, 2, 7, 6), window_left=2, window_right=0, softcap=2.0,
+          alibi_slopes=[0.5, 0.25, 0.1, 0.0], dropout=0.25, dropout_seed=9)
+    check(ops.attention_packed, t(6, 4, 8), t(8, 2, 8), t(8, 2, 6), [0, 2, 6], [0, 5, 8], True)
 
 
 def test_attention_backward_and_rows():
