@@ -49,13 +49,28 @@ torch::Tensor PatchEmbeddingBlockImpl::forward(const torch::Tensor& x) {
                              .permute({0, 2, 4, 6, 3, 5, 7, 1})
                              .reshape({x.size(0), grid[0] * grid[1] * grid[2], p[0] * p[1] * p[2] * x.size(1)}));
   }
-  return traced(this, dropout_(tokens + positions_for(grid)));
+  return traced(this, dropout_(tokens + resize_positions(position_embeddings, grid_, grid)));
 }
 
-torch::Tensor PatchEmbeddingBlockImpl::positions_for(const Triple& grid) const {
-  if (grid == grid_) return position_embeddings;
-  const auto volume = position_embeddings.view({1, grid_[0], grid_[1], grid_[2], options_.dim()}).permute({0, 4, 1, 2, 3});
-  return torch::upsample_trilinear3d(volume, {grid[0], grid[1], grid[2]}, /*align_corners=*/false).flatten(2).transpose(1, 2);
+torch::Tensor perceptron_weight(const torch::Tensor& convolution) {
+  TORCH_CHECK(convolution.dim() == 5, "perceptron_weight: weight is ", convolution.sizes(), ", expected [E,Cin,pz,py,px]");
+  return convolution.permute({0, 2, 3, 4, 1}).flatten(1).contiguous();
+}
+
+torch::Tensor convolution_weight(const torch::Tensor& perceptron, int64_t in_channels, const Triple& patch) {
+  const int64_t inputs = patch[0] * patch[1] * patch[2] * in_channels;
+  TORCH_CHECK(perceptron.dim() == 2 && perceptron.size(1) == inputs, "convolution_weight: weight is ", perceptron.sizes(),
+              ", expected [E,", inputs, "] for ", in_channels, " channels and the patch ", torch::IntArrayRef(patch));
+  // e (pz py px c) -> e c pz py px
+  return perceptron.view({-1, patch[0], patch[1], patch[2], in_channels}).permute({0, 4, 1, 2, 3}).contiguous();
+}
+
+torch::Tensor resize_positions(const torch::Tensor& table, const Triple& from, const Triple& to) {
+  if (from == to) return table;
+  TORCH_CHECK(table.dim() == 3 && table.size(0) == 1 && table.size(1) == from[0] * from[1] * from[2],
+              "resize_positions: table is ", table.sizes(), ", expected [1,N,E] for the grid ", torch::IntArrayRef(from));
+  const auto volume = table.view({1, from[0], from[1], from[2], table.size(2)}).permute({0, 4, 1, 2, 3});
+  return torch::upsample_trilinear3d(volume, {to[0], to[1], to[2]}, /*align_corners=*/false).flatten(2).transpose(1, 2);
 }
 
 torch::Tensor sincos_positions(const Triple& grid, int64_t dim) {

@@ -43,8 +43,6 @@ class PatchEmbeddingBlockImpl : public torch::nn::Module {
   torch::Tensor position_embeddings;
 
  private:
-  torch::Tensor positions_for(const Triple& grid) const;  // [1,N,E]
-
   PatchEmbeddingOptions options_;
   Triple grid_;
   torch::nn::Conv3d convolution_{nullptr};
@@ -52,6 +50,15 @@ class PatchEmbeddingBlockImpl : public torch::nn::Module {
   torch::nn::Dropout dropout_{nullptr};
 };
 TORCH_MODULE(PatchEmbeddingBlock);
+
+/// The weight of the same linear map for the other form of the projection; biases are the same.
+/// Shapes   convolution [E,Cin,pz,py,px], perceptron [E,pz*py*px*Cin]
+torch::Tensor perceptron_weight(const torch::Tensor& convolution);
+torch::Tensor convolution_weight(const torch::Tensor& perceptron, int64_t in_channels, const Triple& patch);
+
+/// A position table for another token grid, trilinear between the centres of tokens.
+/// Shapes   table [1,N,E] with Z slowest -> [1,N',E]; differentiable. The same grid: the table itself
+torch::Tensor resize_positions(const torch::Tensor& table, const Triple& from, const Triple& to);
 
 /// Fixed positions of a token grid, [1,N,E] with Z slowest: for each axis sine and cosine of position * 10000^(-k/(E/6)),
 /// k < E/6, in the order sin Y, cos Y, sin Z, cos Z, sin X, cos X (MONAI's).

@@ -12,6 +12,8 @@ SelfAttentionImpl::SelfAttentionImpl(const SelfAttentionOptions& options) : head
   qkv = register_module("qkv", torch::nn::Linear(torch::nn::LinearOptions(dim, 3 * dim).bias(options.qkv_bias())));
   out_proj = register_module("out_proj", torch::nn::Linear(dim, dim));
   drop_output_ = register_module("drop_output", torch::nn::Dropout(options.dropout()));
+  if (options.temperature())
+    temperature = register_module("temperature", HeadTemperature(HeadTemperatureOptions(heads_)));
 }
 
 torch::Tensor SelfAttentionImpl::forward(const torch::Tensor& x) {
@@ -27,7 +29,7 @@ torch::Tensor SelfAttentionImpl::add_to(const torch::Tensor& x, const torch::nn:
 torch::Tensor SelfAttentionImpl::attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
   // b n (3 h c) -> 3 b h n c
   const auto parts = linear(x, qkv, norm).view({x.size(0), x.size(1), 3, heads_, x.size(2) / heads_}).permute({2, 0, 3, 1, 4});
-  const auto q = parts[0], k = parts[1], v = parts[2];
+  const auto q = temperature ? temperature(parts[0]) : parts[0], k = parts[1], v = parts[2];
   if (capture_) {
     q_ = q.detach();
     k_ = k.detach();

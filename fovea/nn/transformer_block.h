@@ -3,6 +3,7 @@
 
 #include <torch/torch.h>
 
+#include "fovea/nn/head_temperature.h"
 #include "fovea/nn/mlp.h"
 
 namespace fovea::nn {
@@ -13,12 +14,13 @@ struct SelfAttentionOptions {
   TORCH_ARG(int64_t, heads);
   TORCH_ARG(bool, qkv_bias) = false;
   TORCH_ARG(double, dropout) = 0;  ///< of the output; attention weights are never dropped
+  TORCH_ARG(bool, temperature) = false;  ///< a learned sharpness of each head, from 1: nn::HeadTemperature
 };
 
 /// Global multi-head self-attention.
 ///   out = out_proj(attention(q, k, v)),  (q, k, v) = qkv(x)
 /// Shapes   x, out [B,N,E]
-/// Names    qkv.weight [3E,E] (and .bias), out_proj.{weight,bias}
+/// Names    qkv.weight [3E,E] (and .bias), out_proj.{weight,bias}, with a temperature temperature.logit_scale [H,1,1]
 /// Source   Vaswani et al. 2017, section 3.2
 class SelfAttentionImpl : public torch::nn::Module {
  public:
@@ -33,6 +35,7 @@ class SelfAttentionImpl : public torch::nn::Module {
   torch::Tensor rows(const torch::Tensor& queries) const;
 
   torch::nn::Linear qkv{nullptr}, out_proj{nullptr};
+  HeadTemperature temperature{nullptr};
 
  private:
   torch::Tensor attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm);  // what enters out_proj

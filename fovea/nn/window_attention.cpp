@@ -8,6 +8,7 @@
 namespace fovea::nn {
 namespace {
 constexpr double kStrangerPenalty = -100.0;
+constexpr double kFirstBeta = 10, kLargestBeta = 100;  // Swin-v2's
 }
 
 /// The arguments of one op call.
@@ -15,7 +16,7 @@ struct WindowAttentionImpl::Call {
   torch::Tensor qkv;  // [B,Z,Y,X,3,H,C]
   std::optional<torch::Tensor> bias_table, bias, pad_token;
   Triple window, shift;
-  std::optional<double> mask_value;
+  std::optional<double> scale, mask_value;
 };
 
 torch::Tensor relative_position_index_of(const Triple& window) {
@@ -34,12 +35,29 @@ WindowAttentionImpl::WindowAttentionImpl(const WindowAttentionOptions& options) 
   const int64_t dim = options.dim(), heads = options.heads();
   TORCH_CHECK(heads > 0 && dim % heads == 0, "window_attention: dim is ", dim, ", expected a multiple of the ", heads, " heads");
   const auto& w = options.window();
-  qkv = register_module("qkv", torch::nn::Linear(torch::nn::LinearOptions(dim, 3 * dim).bias(options.qkv_bias())));
+  for (const int64_t length : w)
+    TORCH_CHECK(length > 0, "window_attention: window is ", torch::IntArrayRef(w), ", expected 1 or more each");
+  const bool cosine = options.scores() == WindowScores::kCosine;
+  qkv = register_module(
+      "qkv", torch::nn::Linear(torch::nn::LinearOptions(dim, 3 * dim).bias(options.qkv_bias() && !cosine)));
+  if (cosine) {
+    temperature = HeadTemperature(HeadTemperatureOptions(heads).initial_beta(kFirstBeta).largest_beta(kLargestBeta));
+    register_parameter("logit_scale", temperature->logit_scale);  // its name in checkpoints
+    if (options.qkv_bias()) {
+      q_bias = register_parameter("q_bias", torch::zeros({dim}));
+      v_bias = register_parameter("v_bias", torch::zeros({dim}));
+    }
+  }
   proj = register_module("proj", torch::nn::Linear(dim, dim));
   proj_drop = register_module("proj_drop", torch::nn::Dropout(options.dropout()));
-  relative_position_bias_table = register_parameter(
-      "relative_position_bias_table", torch::zeros({(2 * w[0] - 1) * (2 * w[1] - 1) * (2 * w[2] - 1), heads}));
-  truncated_normal_(relative_position_bias_table);
+  if (options.bias() == WindowBias::kContinuous) {
+    const bool same = options.trained_window() == Triple{0, 0, 0};
+    cpb_mlp = register_module("cpb_mlp", ContinuousBias(heads, same ? w : options.trained_window()));
+  } else {
+    relative_position_bias_table = register_parameter(
+        "relative_position_bias_table", torch::zeros({(2 * w[0] - 1) * (2 * w[1] - 1) * (2 * w[2] - 1), heads}));
+    truncated_normal_(relative_position_bias_table);
+  }
   relative_position_index = register_buffer("relative_position_index", relative_position_index_of(w));
 }
 
@@ -53,7 +71,23 @@ void WindowAttentionImpl::to(torch::Dtype dtype, bool non_blocking) {
   relative_position_index.set_data(relative_position_index_of(options_.window()).to(relative_position_index.device()));
 }
 
-torch::Tensor WindowAttentionImpl::clipped_bias(const Triple& window) const {
+torch::Tensor WindowAttentionImpl::bias_table() {
+  return cpb_mlp ? cpb_mlp(options_.window()) : relative_position_bias_table;
+}
+
+torch::Tensor WindowAttentionImpl::cosine_qkv(const torch::Tensor& qkv) const {
+  auto q = qkv.select(-3, 0), k = qkv.select(-3, 1), v = qkv.select(-3, 2);  // [...,H,C]
+  const auto unit = [](const torch::Tensor& t) {
+    return t / t.norm(2, -1, /*keepdim=*/true).clamp_min(1e-12);
+  };
+  if (q_bias.defined()) {
+    const auto shape = q.sizes().slice(q.dim() - 2);
+    q = q + q_bias.view(shape), v = v + v_bias.view(shape);
+  }
+  return torch::stack({unit(q) * temperature->beta().unsqueeze(1), unit(k), v}, -3);
+}
+
+torch::Tensor WindowAttentionImpl::clipped_bias(const torch::Tensor& table, const Triple& window) const {
   const int64_t n = window[0] * window[1] * window[2];
   const auto& full = options_.window();
   torch::Tensor index;  // [n,n] rows of the table
@@ -66,7 +100,7 @@ torch::Tensor WindowAttentionImpl::clipped_bias(const Triple& window) const {
     index = relative_position_index.index_select(0, kept).index_select(1, kept);
   }
   // [n*n,H] -> [H,n,n]
-  return relative_position_bias_table.index_select(0, index.flatten()).view({n, n, options_.heads()}).permute({2, 0, 1}).contiguous();
+  return table.index_select(0, index.flatten()).view({n, n, options_.heads()}).permute({2, 0, 1}).contiguous();
 }
 
 torch::Tensor WindowAttentionImpl::forward(const torch::Tensor& x) {
@@ -95,16 +129,21 @@ torch::Tensor WindowAttentionImpl::attend(const torch::Tensor& x, const torch::n
   }
   call->qkv = linear(x, qkv, norm).view({x.size(0), x.size(1), x.size(2), x.size(3), 3, heads, channels});
   if (clipped) {
-    call->bias = clipped_bias(call->window);
+    call->bias = clipped_bias(bias_table(), call->window);
   } else {
-    call->bias_table = relative_position_bias_table;
+    call->bias_table = bias_table();
   }
   if (options_.padded_tokens() == PaddedTokens::kAttend) {
-    call->pad_token = options_.qkv_bias() ? qkv->bias.view({3, heads, channels}) : torch::zeros({3, heads, channels}, x.options());
+    call->pad_token = qkv->bias.defined() ? qkv->bias.view({3, heads, channels}) : torch::zeros({3, heads, channels}, x.options());
+  }
+  if (options_.scores() == WindowScores::kCosine) {
+    call->qkv = cosine_qkv(call->qkv);
+    if (call->pad_token) call->pad_token = cosine_qkv(*call->pad_token);
+    call->scale = 1;
   }
   if (options_.region_mask() == RegionMask::kAdditive) call->mask_value = kStrangerPenalty;
 
-  auto out = std::get<0>(ops::window_attention(call->qkv, call->bias_table, call->window, call->shift, {}, call->pad_token, call->mask_value, call->bias));
+  auto out = std::get<0>(ops::window_attention(call->qkv, call->bias_table, call->window, call->shift, call->scale, call->pad_token, call->mask_value, call->bias));
   if (capture_) captured_ = std::move(call);
   return out;
 }
@@ -117,7 +156,7 @@ void WindowAttentionImpl::set_capture(bool on) {
 std::tuple<torch::Tensor, torch::Tensor> WindowAttentionImpl::rows(const torch::Tensor& queries) const {
   TORCH_CHECK(captured_, "window_attention: rows() without a captured forward; call set_capture(true) before it");
   torch::NoGradGuard no_grad;
-  return ops::window_attention_rows(captured_->qkv, captured_->bias_table, captured_->window, captured_->shift, queries, {},
+  return ops::window_attention_rows(captured_->qkv, captured_->bias_table, captured_->window, captured_->shift, queries, captured_->scale,
                                     captured_->pad_token, captured_->mask_value, captured_->bias);
 }
 

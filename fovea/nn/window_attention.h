@@ -4,6 +4,8 @@
 
 #include <torch/torch.h>
 
+#include "fovea/nn/continuous_bias.h"
+#include "fovea/nn/head_temperature.h"
 #include "fovea/nn/patch_embed.h"
 
 namespace fovea::nn {
@@ -26,6 +28,18 @@ enum class ClippedBias {
   kDisplacement,   ///< by displacement, as everywhere else
 };
 
+/// What softmax sees of a query and a key, bias apart.
+enum class WindowScores {
+  kDotProduct,  ///< <q, k> / sqrt(C)
+  kCosine,      ///< beta_h cos(q, k), beta_h learned, from 10, at most 100: Swin-v2. Then k has no bias
+};
+
+/// Where the bias of a displacement comes from.
+enum class WindowBias {
+  kTable,       ///< an entry for each displacement
+  kContinuous,  ///< nn::ContinuousBias: Swin-v2
+};
+
 struct WindowAttentionOptions {
   WindowAttentionOptions(int64_t dim, int64_t heads) : dim_(dim), heads_(heads) {}
   TORCH_ARG(int64_t, dim);
@@ -37,6 +51,9 @@ struct WindowAttentionOptions {
   TORCH_ARG(PaddedTokens, padded_tokens) = PaddedTokens::kExclude;
   TORCH_ARG(RegionMask, region_mask) = RegionMask::kExclude;
   TORCH_ARG(ClippedBias, clipped_bias) = ClippedBias::kDisplacement;
+  TORCH_ARG(WindowScores, scores) = WindowScores::kDotProduct;
+  TORCH_ARG(WindowBias, bias) = WindowBias::kTable;
+  TORCH_ARG(Triple, trained_window) = {0, 0, 0};  ///< of kContinuous, where its weights come from another window
 };
 
 /// Multi-head self-attention inside (shifted) windows of a token grid, with relative position bias.
@@ -46,8 +63,9 @@ struct WindowAttentionOptions {
 /// first choice of each of the three enums above.
 /// Shapes   x, out [B,Z,Y,X,E]
 /// Names    qkv.{weight [3E,E],bias}, proj.{weight,bias}, relative_position_bias_table [(2wz-1)(2wy-1)(2wx-1),H],
-///          buffer relative_position_index int64 [w^3,w^3]
-/// Source   Liu et al. 2021 (Swin), arXiv:2103.14030, eq. 4
+///          buffer relative_position_index int64 [w^3,w^3]; with kCosine logit_scale [H,1,1] and, for qkv.bias, q_bias and
+///          v_bias [E]; with kContinuous cpb_mlp.{0,2}.* for the table
+/// Source   Liu et al. 2021 (Swin), arXiv:2103.14030, eq. 4; Liu et al. 2022 (Swin-v2), arXiv:2111.09883, section 3
 class WindowAttentionImpl : public torch::nn::Module {
  public:
   explicit WindowAttentionImpl(const WindowAttentionOptions& options);
@@ -76,11 +94,16 @@ class WindowAttentionImpl : public torch::nn::Module {
   torch::nn::Linear qkv{nullptr}, proj{nullptr};
   torch::nn::Dropout proj_drop{nullptr};
   torch::Tensor relative_position_bias_table, relative_position_index;
+  torch::Tensor q_bias, v_bias;             // with kCosine
+  HeadTemperature temperature{nullptr};     // with kCosine
+  ContinuousBias cpb_mlp{nullptr};          // with kContinuous
 
  private:
   struct Call;
   torch::Tensor attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm);  // what enters proj
-  torch::Tensor clipped_bias(const Triple& window) const;  // [H,n,n]
+  torch::Tensor bias_table();                                                          // [(2w-1)^3,H]
+  torch::Tensor clipped_bias(const torch::Tensor& table, const Triple& window) const;  // [H,n,n]
+  torch::Tensor cosine_qkv(const torch::Tensor& qkv) const;                            // [...,3,H,C]
 
   WindowAttentionOptions options_;
   bool capture_ = false;

@@ -77,7 +77,8 @@ void AdamWConfig::validate() const {
 
 bool is_exempt_from_decay(const NamedParameter& parameter) {
   return parameter.value.dim() <= 1 || parameter.name.find("position") != std::string::npos ||
-         parameter.name.find("pos_embed") != std::string::npos || parameter.name.find("token") != std::string::npos;
+         parameter.name.find("pos_embed") != std::string::npos || parameter.name.find("token") != std::string::npos ||
+         parameter.name.find("logit_scale") != std::string::npos || parameter.name.find("cpb_mlp") != std::string::npos;
 }
 
 AdamW::AdamW(std::vector<NamedParameter> parameters, const AdamWConfig& config)

@@ -32,7 +32,8 @@ struct NamedParameter {
   torch::Tensor value;
 };
 
-/// True if weight decay should leave the parameter alone: vectors and scalars (biases, norms) and position tables.
+/// True if weight decay should leave the parameter alone: vectors and scalars (biases, norms), position tables and the
+/// perceptrons that make them, temperatures of heads.
 bool is_exempt_from_decay(const NamedParameter& parameter);
 
 /// AdamW with its state in plain tensors, so that a checkpoint holds all of it. One pass over memory a step; every

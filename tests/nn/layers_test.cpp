@@ -58,8 +58,10 @@ TEST(PatchEmbeddingBlock, ConvolutionAndPerceptronAreTheSameMapWithInputsInAnoth
   PatchEmbeddingBlock convolution(options), perceptron(PatchEmbeddingOptions(options).projection(PatchProjection::kPerceptron));
   torch::NoGradGuard no_grad;
   auto from = convolution->named_parameters(), to = perceptron->named_parameters();
-  // [E,c,pz,py,px] -> [E,(pz py px c)]
-  to["patch_embeddings.1.weight"].copy_(from["patch_embeddings.weight"].permute({0, 2, 3, 4, 1}).flatten(1));
+  const auto weight = perceptron_weight(from["patch_embeddings.weight"]);
+  to["patch_embeddings.1.weight"].copy_(weight);
+  EXPECT_TRUE(convolution_weight(weight, 2, {2, 3, 4}).equal(from["patch_embeddings.weight"]));
+  EXPECT_THROW(convolution_weight(weight, 1, {2, 3, 4}), c10::Error);
   to["patch_embeddings.1.bias"].copy_(from["patch_embeddings.bias"]);
   to["position_embeddings"].copy_(from["position_embeddings"]);
   const auto x = torch::randn({2, 2, 4, 6, 8});
@@ -90,6 +92,21 @@ TEST(PatchEmbeddingBlock, PositionsAreInterpolatedToAnotherGrid) {
   torch::NoGradGuard no_grad;
   block->position_embeddings.fill_(3);
   EXPECT_LT(difference(block(torch::zeros({1, 1, 8, 4, 6})), 3 + block->named_parameters()["patch_embeddings.bias"].expand({1, 24, 6})), 1e-6);
+}
+
+TEST(ResizePositions, KeepsLinearPositionsAwayFromTheBorderAndTheSameGrid) {
+  const Triple from = {4, 4, 4}, to = {8, 4, 2};
+  const auto centres = [](const Triple& grid) {  // of tokens, in shares of the volume
+    std::vector<torch::Tensor> axes;
+    for (const int64_t n : grid) axes.push_back((torch::arange(n, torch::kDouble) + 0.5) / double(n));
+    const auto g = torch::meshgrid(axes, "ij");
+    return torch::stack({g[0], g[1], g[2]}, -1);  // [Z,Y,X,3]
+  };
+  const auto table = centres(from).reshape({1, 64, 3});
+  EXPECT_TRUE(resize_positions(table, from, from).equal(table));
+  const auto resized = resize_positions(table, from, to).view({8, 4, 2, 3}), expected = centres(to);
+  EXPECT_LT((resized - expected).slice(0, 1, 7).abs().max().item<double>(), 1e-12);
+  EXPECT_THROW(resize_positions(table, {4, 4, 5}, to), c10::Error);
 }
 
 TEST(SelfAttention, EqualsSoftmaxOfScoresAndItsRowsAreThoseWeights) {
