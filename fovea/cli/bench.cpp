@@ -28,7 +28,7 @@ struct BenchArguments {
 extern "C" void* __libc_memalign(size_t alignment, size_t bytes);
 extern "C" void __libc_free(void* block);
 
-// Tensors from the C library's heap, where a Python process has them: this program is linked with jemalloc.
+// Tensors from the C library's heap, where a Python process has them: this program is linked with tcmalloc.
 class LibcAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {

@@ -7,8 +7,8 @@
 #include <cstdlib>
 #include <fstream>
 
-// Of jemalloc, where the program is linked with it.
-extern "C" __attribute__((weak)) int mallctl(const char* name, void* old_value, size_t* old_length, void* new_value, size_t new_length);
+// Of tcmalloc, where the program is linked with it.
+extern "C" __attribute__((weak)) void MallocExtension_ReleaseFreeMemory();
 
 namespace fovea {
 namespace {
@@ -33,7 +33,7 @@ bool reset_peak_resident() {
 }
 
 void release_free_memory() {
-  if (mallctl != nullptr) mallctl("arena.4096.purge", nullptr, nullptr, nullptr, 0);  // 4096: of all arenas
+  if (MallocExtension_ReleaseFreeMemory != nullptr) MallocExtension_ReleaseFreeMemory();
   malloc_trim(0);
 }
 

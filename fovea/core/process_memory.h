@@ -12,7 +12,7 @@ int64_t peak_resident_bytes();
 bool reset_peak_resident();
 
 /// Gives the free pages of the heap back to the system, so that resident_bytes() is what is in use. The C library's heap
-/// keeps freed blocks below its mmap threshold; jemalloc, which the program is linked with, keeps all.
+/// keeps freed blocks below its mmap threshold; tcmalloc, which the program is linked with, keeps all.
 void release_free_memory();
 
 /// Memory of the machine. 0 where it cannot be asked.

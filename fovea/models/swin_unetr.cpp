@@ -1,6 +1,7 @@
 #include "fovea/models/swin_unetr.h"
 
 #include "fovea/models/config_rule.h"
+#include "fovea/nn/recompute.h"
 #include "fovea/nn/trace.h"
 
 namespace fovea::models {
@@ -166,7 +167,9 @@ std::vector<torch::Tensor> SwinUnetrImpl::decode(torch::Tensor x, size_t heads) 
   const auto up3 = decoder4(up4, encoder4(maps[2]));
   const auto up2 = decoder3(up3, encoder3(maps[1]));
   const auto up1 = decoder2(up2, encoder2(maps[0]));
-  const auto full = decoder1(up1, encoder1(x));
+  // Its output is kept beside up1 anyway; what it keeps at full resolution would be an eighth of a training step's memory.
+  const auto skip = nn::recomputed([this](torch::Tensor in) { return encoder1(in); }, x);
+  const auto full = decoder1(up1, skip);
 
   std::vector<torch::Tensor> scales = {out(full)};
   const torch::Tensor decoded[] = {up1, up2, up3, up4};

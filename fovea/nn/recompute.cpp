@@ -31,7 +31,7 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
     auto generator = at::detail::getDefaultCPUGenerator();
     const auto state = generator.get_state();
     generator.set_state(recipe->generator_state);
-    const auto x = ctx->get_saved_variables()[0].detach().requires_grad_();
+    const auto x = ctx->get_saved_variables()[0].detach().requires_grad_(ctx->needs_input_grad(0));
     torch::Tensor y;
     {
       torch::AutoGradMode with_gradients(true);

@@ -118,10 +118,6 @@ void bench_train_step(const BenchOptions& options, const BenchDone& done) {
     optimizer.step();
   };
   BenchRow row{"network 96^3 train step", kShape, "f32", "none in this process"};
-  row.workspace_bytes = measure_workspace([&] {
-    step();
-    return int64_t{0};
-  });
   time_in_turns(row, options, step, {});
   done(row);
 }
