@@ -55,6 +55,34 @@ TEST(QkNorm, GainsAndShiftsAreLearnedUnderTimmsNames) {
   EXPECT_GT(largest(q.grad()), 0);
 }
 
+TEST(QkNorm, L2GivesCosinesTimesALearnedFactorThatBeginsAtTheLogOfThePairs) {
+  QkNorm norm(QkNormOptions(8).kind(QkNormKind::kL2).tokens(50).epsilon(0));
+  norm->to(torch::kFloat64);
+  const auto q = normal({2, 5, 8}, 8) * 7, k = normal({2, 6, 8}, 9) * 0.1;
+  const auto [nq, nk] = norm(q, k);
+  const auto cosine = torch::matmul(q / q.norm(2, -1, true), (k / k.norm(2, -1, true)).transpose(-1, -2));
+  EXPECT_LT(largest(norm->scale() * torch::matmul(nq, nk.transpose(-1, -2)) - std::log2(50.0 * 49) * cosine), 1e-5);
+  EXPECT_EQ(norm->named_parameters().keys(), std::vector<std::string>{"g"});
+  EXPECT_LT(largest(norm->implicit_temperature(q, k) - q.norm(2, -1, true) * k.norm(2, -1, true).transpose(-1, -2)), 1e-13);
+  nq.sum().backward();
+  EXPECT_GT(largest(norm->parameters()[0].grad()), 0);
+  EXPECT_THROW(QkNorm(QkNormOptions(8).kind(QkNormKind::kL2)), c10::Error) << "without the number of tokens";
+}
+
+TEST(QkNorm, JointHeadsAreNormalisedAsOneVectorOfTheWholeWidth) {
+  const auto q = normal({2, 3, 5, 4}, 10), k = normal({2, 3, 7, 4}, 11);
+  QkNorm joint(QkNormOptions(4).joint_heads(3).epsilon(0)), single(QkNormOptions(4));
+  joint->to(torch::kFloat64);
+  const auto [nq, nk] = joint(q, k);
+  const auto wide = k.transpose(1, 2).flatten(2);  // [2,7,12]
+  const auto expected = torch::layer_norm(wide, {12}, {}, {}, 0.0);
+  EXPECT_EQ(nk.sizes(), k.sizes());
+  EXPECT_LT(largest(nk.transpose(1, 2).flatten(2) - expected), 1e-13);
+  EXPECT_EQ(joint->parameters()[0].numel(), 12);
+  EXPECT_EQ(joint->implicit_temperature(q, k).sizes(), (std::vector<int64_t>{2, 1, 5, 7}));
+  EXPECT_THROW(joint(q.narrow(1, 0, 2), k), c10::Error);
+}
+
 TEST(QkNorm, AConstantVectorGivesZeroNotNan) {
   QkNorm norm(QkNormOptions(6).affine(false));
   const auto constant = torch::full({2, 6}, 5.0, torch::kFloat64);
