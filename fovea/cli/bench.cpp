@@ -83,8 +83,8 @@ nlohmann::ordered_json to_json(const recipes::BenchReport& report, const std::st
 }
 
 void print_head() {
-  std::printf("%-66s %-4s %9s %9s %7s %7s  %7s %6s %9s %9s\n", "", "", "ours ms", "peer ms", "ratio", "target", "Gs/s",
-              "roof", "workspace", "error");
+  std::printf("%-66s %-4s %9s %9s %7s %7s  %7s %6s %9s %9s %8s\n", "", "", "ours ms", "peer ms", "ratio", "target", "Gs/s",
+              "roof", "workspace", "error", "Dice");
 }
 
 void print_row(const recipes::BenchRow& r) {
@@ -92,8 +92,9 @@ void print_row(const recipes::BenchRow& r) {
   std::printf("%-66s %-4s %9.2f %9.2f %7.2f", what.c_str(), r.dtype.c_str(), r.ours_best_ms, r.peer_best_ms, r.ratio);
   r.target > 0 ? std::printf(" %7.2f", r.target) : std::printf(" %7s", "-");
   r.rate > 0 ? std::printf("  %7.3f %5.0f%%", r.rate, 100 * r.roofline_share) : std::printf("  %7s %6s", "-", "-");
-  std::printf(" %9s %9.1e  %s\n", r.workspace_bytes < 0 ? "-" : format_bytes(r.workspace_bytes).c_str(), r.error,
-              r.ok() ? "ok" : "MISS");
+  std::printf(" %9s %9.1e", r.workspace_bytes < 0 ? "-" : format_bytes(r.workspace_bytes).c_str(), r.error);
+  r.dice >= 0 ? std::printf(" %8.5f", r.dice) : std::printf(" %8s", "-");
+  std::printf("  %s\n", r.ok() ? "ok" : "MISS");
   std::fflush(stdout);
 }
 

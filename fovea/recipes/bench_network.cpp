@@ -1,9 +1,11 @@
 // The whole network: SwinUNETR of feature size 48 on 96^3 voxels, forward and one training step. Peers run in processes
 // of their own: benchmarks/peers.py.
 #include <ATen/autocast_mode.h>
+#include <ATen/Parallel.h>
 #include <torch/torch.h>
 
 #include "fovea/models/swin_unetr.h"
+#include "fovea/ops/conv3d.h"
 #include "fovea/ops/instance_norm_act.h"
 #include "fovea/recipes/bench.h"
 
@@ -72,6 +74,15 @@ void bench_norm(const BenchOptions& options, const BenchDone& done) {
   time_in_turns(
       row, options, [&] { ops::instance_norm_act(x, {}, {}, 0.01); }, [&] { torchs(x); });
   done(row);
+
+  // As behind a convolution of ours, which has taken the statistics: a network's norms are these.
+  const auto [y, moments] = ops::conv3d_moments(x, torch::randn({48, 48, 3, 3, 3}) / 36);
+  BenchRow behind{"the same, statistics taken by conv3d", "channels last", "f32", row.peer};
+  behind.error_bound = 1e-6;
+  const auto ours = [&, &y = y, &moments = moments] { return ops::instance_norm_act(y, {}, {}, 0.01, {}, 1e-5, moments); };
+  behind.error = largest_difference(ours(), torchs(y.to(torch::kDouble)));
+  time_in_turns(behind, options, ours, [&, &y = y] { torchs(y); });
+  done(behind);
 }
 
 void bench_network(const BenchOptions& options, const BenchDone& done) {
@@ -106,6 +117,19 @@ void bench_network(const BenchOptions& options, const BenchDone& done) {
     time_in_turns(row, options, run, {});
     done(row);
   }
+
+  Precision::set("high", false);
+  const auto run = [&](int threads) {
+    at::set_num_threads(threads);
+    return network->forward(x);
+  };
+  BenchRow row{"network 96^3 forward, 2 threads", kShape, "f32", "our own 1 thread"};
+  row.target = has_two_cores(options.two_thread_speed) ? 1.8 : 0;
+  row.error = largest_difference(run(2), run(1).to(torch::kDouble)), row.error_bound = 1e-6;  // oneDNN's part may round otherwise
+  time_in_turns(
+      row, options, [&] { run(2); }, [&] { run(1); });
+  at::set_num_threads(1);
+  done(row);
 }
 
 void bench_train_step(const BenchOptions& options, const BenchDone& done) {
