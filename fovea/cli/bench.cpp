@@ -1,6 +1,7 @@
 #include "fovea/recipes/bench.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <dlfcn.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fovea/cli/command.h"
+#include "fovea/core/error.h"
 #include "fovea/core/process_memory.h"
 #include "fovea/core/version.h"
 #include "fovea/io/json_file.h"
@@ -25,19 +27,28 @@ struct BenchArguments {
   std::string output;
 };
 
-extern "C" void* __libc_memalign(size_t alignment, size_t bytes);
-extern "C" void __libc_free(void* block);
-
-// Tensors from the C library's heap, where a Python process has them: this program is linked with tcmalloc.
+// Tensors from the C library's heap, where a Python process has them: this program is linked with tcmalloc, which takes
+// the place of every name of it, so its functions are asked for by library.
 class LibcAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    void* block = bytes > 0 ? __libc_memalign(c10::gAlignment, bytes) : nullptr;
+    void* block = bytes > 0 ? memalign_(c10::gAlignment, bytes) : nullptr;
     if (bytes > 0 && block == nullptr) throw std::bad_alloc();
-    return {block, block, &__libc_free, c10::Device(c10::DeviceType::CPU)};
+    return {block, block, free_, c10::Device(c10::DeviceType::CPU)};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return &__libc_free; }
+  c10::DeleterFnPtr raw_deleter() const override { return free_; }
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+
+ private:
+  static void* of_libc(const char* name) {
+    static void* const library = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
+    void* const function = library == nullptr ? nullptr : dlsym(library, name);
+    FOVEA_CHECK(function != nullptr, "the C library has no function for --memory torch");
+    return function;
+  }
+
+  void* (*memalign_)(size_t, size_t) = reinterpret_cast<void* (*)(size_t, size_t)>(of_libc("memalign"));
+  void (*free_)(void*) = reinterpret_cast<void (*)(void*)>(of_libc("free"));
 };
 
 // Before the first tensor.
