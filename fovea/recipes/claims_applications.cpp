@@ -6,9 +6,9 @@
 
 #include "fovea/core/rng.h"
 #include "fovea/data/patch_mask.h"
-#include "fovea/ops/attention.h"
 #include "fovea/ops/axial_attention.h"
 #include "fovea/recipes/claims.h"
+#include "fovea/recipes/kernel_experiments.h"
 #include "fovea/report/text.h"
 
 namespace fovea::recipes {
@@ -18,53 +18,17 @@ using report::printed;
 
 long long whole(int64_t n) { return static_cast<long long>(n); }
 
-// Gaussian kernel regression in plain loops: x [N,D], points [M,D], values [M] -> [N].
-torch::Tensor kernel_regression(const torch::Tensor& x, const torch::Tensor& points, const torch::Tensor& values,
-                                double bandwidth) {
-  auto out = torch::zeros({x.size(0)}, x.options());
-  const auto a = x.accessor<double, 2>(), b = points.accessor<double, 2>();
-  const auto v = values.accessor<double, 1>();
-  auto o = out.accessor<double, 1>();
-  for (int64_t i = 0; i < x.size(0); ++i) {
-    double sum = 0, weighted = 0;
-    for (int64_t j = 0; j < points.size(0); ++j) {
-      double squared = 0;
-      for (int64_t d = 0; d < x.size(1); ++d) squared += (a[i][d] - b[j][d]) * (a[i][d] - b[j][d]);
-      const double weight = std::exp(-squared / (2 * bandwidth * bandwidth));
-      sum += weight, weighted += weight * v[j];
-    }
-    o[i] = weighted / sum;
-  }
-  return out;
-}
-
-// One head of attention on [N,C], [M,C], [M].
-torch::Tensor attend(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v, double scale) {
-  const auto lift = [](const torch::Tensor& t) { return t.unsqueeze(0).unsqueeze(0); };
-  return std::get<0>(ops::attention(lift(q), lift(k), lift(v.unsqueeze(-1)), {}, {}, false, scale)).flatten();
-}
-
 ClaimResult kernel_smoother(const ClaimOptions& options) {
-  torch::NoGradGuard no_grad;
-  auto generator = at::detail::createCPUGenerator(options.seed);
-  constexpr double h = 0.5;
-  const auto x = torch::randn({200, 3}, generator, torch::kFloat64),
-             points = torch::randn({300, 3}, generator, torch::kFloat64);
-  const auto values = torch::randn({300}, generator, torch::kFloat64);
-  const auto largest = [](const torch::Tensor& t) { return t.abs().max().item<double>(); };
-  const auto q = torch::cat({x, torch::ones({200, 1}, x.options())}, 1),
-             k = torch::cat({points, -points.square().sum(1, true) / 2}, 1);
-  const double gaussian = largest(attend(q, k, values, 1 / (h * h)) - kernel_regression(x, points, values, h));
-  const double dot = largest(attend(x, points, values, 1 / (h * h)) - kernel_regression(x, points, values, h));
-  const auto unit = points / points.norm(2, 1, true);
-  const double dot_unit = largest(attend(x, unit, values, 1 / (h * h)) - kernel_regression(x, unit, values, h));
+  const LoopDifferences d = attention_against_loops(options.seed);
   ClaimResult r;
-  r.figures = {{"gaussian", gaussian}, {"dot_product", dot}, {"dot_product_unit_keys", dot_unit}};
-  r.verdict = gaussian <= 1e-12 ? Verdict::kExact : Verdict::kFalse;
+  r.figures = {{"gaussian", d.gaussian},
+               {"dot_product", d.dot_product},
+               {"dot_product_unit_keys", d.dot_product_unit_keys}};
+  r.verdict = d.gaussian <= 1e-12 ? Verdict::kExact : Verdict::kFalse;
   r.computed = printed(
       "q = [x,1], k = [x_i, -|x_i|^2/2], scale 1/h^2: difference %.1e; plain dot products %.1e on unit-norm keys, %.2g "
       "on others",
-      gaussian, dot_unit, dot);
+      d.gaussian, d.dot_product_unit_keys, d.dot_product);
   r.inputs = "300 points and 200 queries in 3-D, h = 0.5, seed " + std::to_string(options.seed),
   r.with = "fovea::attention in double against plain loops";
   return r;
