@@ -4,7 +4,7 @@
     benchmarks/compare.py RESULT.json [--update] [--baselines FOLDER]
 
 RESULT.json is what `fovea bench all --output` writes. Ratios to a peer in the same run are compared, not times: clocks
-drift by tens of percent. The baseline is FOLDER/PROCESSOR-ISA.json (-huge-pages where the run had them); --update
+drift by tens of percent. The baseline is FOLDER/PROCESSOR-ISA.json (-fovea-memory with --memory fovea); --update
 writes it: rows of the result replace rows of the same name, shape and dtype, the others stay.
 Exit 1, but not with --update: a ratio fell by more than 5 %, or an error is above its bound. Exit 2: the result is not one of `fovea bench`.
 """
