@@ -28,6 +28,7 @@ const std::vector<RowCheck>& row_checks() {
       {"P5", "shifted windows: regions, receptive field, no leak over the border", check_shifted_windows},
       {"P6", "several heads: parameters, and the same as single heads side by side", check_heads},
       {"P7", "relative position bias: index, equivariance, the right-neighbour task", check_relative_bias},
+      {"P8", "QK-norm: implicit temperature, bounded scores, learning-rate sweep on Fashion-MNIST", check_qk_norm},
       {"A1", "kernel regression is attention: equality, error slopes, bandwidth, real stations", check_kernel_regression},
   };
   return rows;

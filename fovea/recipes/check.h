@@ -56,6 +56,7 @@ CheckResult check_window_attention(const CheckOptions& options);  // P4
 CheckResult check_shifted_windows(const CheckOptions& options);   // P5
 CheckResult check_heads(const CheckOptions& options);             // P6
 CheckResult check_relative_bias(const CheckOptions& options);     // P7
+CheckResult check_qk_norm(const CheckOptions& options);           // P8
 CheckResult check_kernel_regression(const CheckOptions& options);  // A1
 
 }  // namespace fovea::recipes

@@ -46,6 +46,17 @@ CheckResult check_scaled_dot_product(const CheckOptions& options) {
   result.at_most("double against softmax(q k^T / sqrt(C)) v, largest difference over random shapes", errors.f64, 1e-12);
   result.at_most("float against the same in double", errors.f32, 2e-6);
 
+  const int64_t calls = options.full ? 1000 : 200;
+  const OptionErrors all = attention_options_against_definition(calls, options.seed);
+  result.notes.push_back(std::to_string(calls) + " random calls with every option: key mask, bias, causal, local window, grouped "
+                         "heads, soft cap, slopes, dropout, packed lengths");
+  result.at_most("every option, double: largest difference from the definition", all.forward_f64, 1e-12);
+  result.at_most("every option, double: gradients", all.gradient_f64, 1e-11);
+  result.at_most("every option, float: error over that of torch's operators", all.forward_f32, 2);
+  result.at_most("every option, float: gradients", all.gradient_f32, 3);
+  result.at_most("every option, bfloat16: error over that of torch's operators", all.forward_bf16, 2);
+  result.at_most("every option, bfloat16: gradients", all.gradient_bf16, 3);
+
   const ScoreDraws draws{options.full ? 20000 : 5000, 64, options.seed};
   for (const TableRow& row : kUnscaled) {
     const Scaling both = compare_scaling(row.channels, draws);
@@ -74,12 +85,14 @@ CheckResult check_scaled_dot_product(const CheckOptions& options) {
   result.equal("one score raised: other weights that do not fall", double(budget.raised_without_lowering), 0);
   result.equal("rows with more than 1/t weights of at least t", double(budget.over_budget), 0);
 
-  const double bytes = global_attention_bytes(16384, 64);
-  if (bytes >= 0)
+  const AttentionBytes bytes = global_attention_bytes(16384, 64);
+  if (bytes.forward >= 0) {
     result.at_most("memory of one head over 16384 tokens, its output included (MiB; the scores would be 1024)",
-                   bytes / (1 << 20), 64);
-  else
+                   bytes.forward / (1 << 20), 64);
+    result.at_most("the same with backward and all gradients", bytes.training / (1 << 20), 128);
+  } else {
     result.notes.push_back("memory not measured: this system does not let a process reset its peak memory");
+  }
 
   double worst_scaled = 1, best_unscaled = 0, mass_factor = 0;
   const int seeds = options.full ? 5 : 2;
@@ -99,9 +112,6 @@ CheckResult check_scaled_dot_product(const CheckOptions& options) {
   result.at_least("recall at C = 512, scaled: worst accuracy", worst_scaled, 0.95);
   result.at_most("the same unscaled: best accuracy (chance 0.125)", best_unscaled, 0.6);
   result.at_least("recall at C = 512: gradient mass of the first softmax, scaled over unscaled", mass_factor, 3);
-  result.notes.push_back(
-      "not part of this row yet: soft cap, ALiBi, dropout and packed lengths; masks, bias, cross lengths and grouped "
-      "heads are tested against PyTorch in tests/python/ops");
   return result;
 }
 

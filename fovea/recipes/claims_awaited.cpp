@@ -14,7 +14,6 @@ std::vector<Claim> awaited_claims() {
        {},
        "P3a"},
       {"C24", "One head cannot serve all three tissues", "cannot", kTrained, {}, "P6"},
-      {"C29", "Normalising q and k stabilises training", "stabler", kTrained, {}, "P8"},
       {"C31", "MIL attention gives the tell-tale tiles the most weight", "most", kTrained, {}, "A2"},
       {"C34", "Spatial attention costs only a few parameters", "a few", kInstant, {}, "A4"},
       {"C35",

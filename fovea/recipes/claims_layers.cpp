@@ -1,4 +1,4 @@
-// C21, C23, C25 to C28, C48: heads, positions, norms and patches.
+// C21, C23, C25 to C29, C48: heads, positions, norms and patches.
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 
 #include "fovea/recipes/claims.h"
 #include "fovea/recipes/layer_experiments.h"
+#include "fovea/recipes/learning_rate_sweep.h"
 #include "fovea/recipes/patch_experiments.h"
 #include "fovea/recipes/right_neighbour.h"
 #include "fovea/recipes/score_experiments.h"
@@ -120,6 +121,27 @@ ClaimResult well_behaved(const ClaimOptions& options) {
   return r;
 }
 
+ClaimResult stabler(const ClaimOptions& options) {
+  const SweepConfig config = full_sweep(options.seed);
+  const LearningRateSweep sweep = sweep_learning_rates(config, data::read_fashion_mnist());
+  const double with = sweep.sensitivity(true), without = sweep.sensitivity(false);
+  ClaimResult r;
+  r.figures = {{"sensitivity_with", with},
+               {"sensitivity_without", without},
+               {"ratio", with / without},
+               {"accuracy_with", sweep.best_accuracy(true)},
+               {"accuracy_without", sweep.best_accuracy(false)},
+               {"largest_score_with", sweep.largest_score(true)},
+               {"largest_score_without", sweep.largest_score(false)}};
+  r.verdict = with <= without / 3 ? Verdict::kHolds : with < without ? Verdict::kHoldsIf : Verdict::kFalse;
+  r.condition = printed("stabler means a learning-rate sensitivity smaller by %.0f %%", 100 * (1 - with / without));
+  r.computed = printed(
+      "learning-rate sensitivity %.3f with, %.3f without; best accuracy %.3f and %.3f; largest score of any run %.3g and %.3g", with,
+      without, r.figure("accuracy_with"), r.figure("accuracy_without"), r.figure("largest_score_with"), r.figure("largest_score_without"));
+  r.inputs = "Fashion-MNIST; " + sweep_text(config), r.with = "nn::MultiHeadAttention, trained";
+  return r;
+}
+
 ClaimResult patches_are_linear(const ClaimOptions& options) {
   const double difference = patch_projection_difference(options.seed);
   const SampleScan scan = sample_scan(options.seed);
@@ -148,6 +170,7 @@ std::vector<Claim> layer_claims() {
       {"C27", "LayerNorm of q, k gives an implicit temperature from sigma_x, sigma_y", "sigma_x sigma_y", kSeconds,
        implicit},
       {"C28", "Scores are then always in a well-behaved range", "bounded", kSeconds, well_behaved},
+      {"C29", "Normalising q and k stabilises training", "stabler", kTrained, stabler},
       {"C48", "Cutting, flattening and one linear map turn a volume into tokens", "equal", kSeconds,
        patches_are_linear},
   };

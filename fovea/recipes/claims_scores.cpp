@@ -130,13 +130,20 @@ ClaimResult vanishing(const ClaimOptions& options) {
               raw[1].gradient_mass, raw[2].gradient_mass, raw[3].gradient_mass, scaled.gradient_mass);
   r.inputs = draws_text(options), r.with = "fovea::attention_rows";
   if (options.full) {
-    double with = 0, without = 0;
+    Recall with, without;  // means
     for (uint64_t seed = 0; seed < 5; ++seed)
-      with += learn_recall(/*scaled=*/true, 512, options.seed + seed).accuracy / 5,
-          without += learn_recall(/*scaled=*/false, 512, options.seed + seed).accuracy / 5;
-    r.figures.emplace_back("accuracy_scaled", with), r.figures.emplace_back("accuracy_unscaled", without);
-    r.computed +=
-        printed("; trained at C = 512 to recall one of 8 values: accuracy %.2f scaled, %.2f unscaled", with, without);
+      for (const bool is_scaled : {true, false}) {
+        const Recall one = learn_recall(is_scaled, 512, options.seed + seed);
+        Recall& mean = is_scaled ? with : without;
+        mean.accuracy += one.accuracy / 5, mean.gradient_norm += one.gradient_norm / 5;
+      }
+    r.figures.emplace_back("accuracy_scaled", with.accuracy), r.figures.emplace_back("accuracy_unscaled", without.accuracy);
+    r.figures.emplace_back("gradient_norm_scaled", with.gradient_norm),
+        r.figures.emplace_back("gradient_norm_unscaled", without.gradient_norm);
+    r.computed += printed(
+        "; trained at C = 512 to recall one of 8 values: accuracy %.2f scaled, %.2f unscaled, first gradient norm of the "
+        "query projection %.2f and %.2f",
+        with.accuracy, without.accuracy, with.gradient_norm, without.gradient_norm);
     r.with += ", fovea::attention trained with 5 seeds";
   }
   return r;

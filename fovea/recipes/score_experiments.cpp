@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "fovea/core/process_memory.h"
 #include "fovea/core/rng.h"
+#include "fovea/kernels/attention.h"
 #include "fovea/ops/attention.h"
+#include "fovea/ops/attention_packed.h"
 #include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
@@ -100,6 +103,125 @@ DefinitionErrors attention_against_definition(int64_t shapes, uint64_t seed) {
   return errors;
 }
 
+namespace {
+struct OptionCase {
+  torch::Tensor q, k, v, bias, key_mask, upstream;  // double; bias and key_mask may be undefined
+  ops::AttentionOptions options;
+};
+
+OptionCase draw_case(Rng& rng) {
+  const auto up_to = [&](uint64_t most) { return int64_t(1 + rng.below(most)); };
+  const int64_t B = up_to(2), Hk = up_to(2), H = Hk * up_to(2), N = up_to(70), M = up_to(70), C = up_to(70);
+  auto generator = at::detail::createCPUGenerator(rng.next_u64());
+  const auto draw = [&](at::IntArrayRef shape) {  // representable in every dtype
+    return torch::randn(shape, generator, torch::kFloat32).to(torch::kBFloat16).to(torch::kFloat64);
+  };
+  OptionCase c{draw({B, H, N, C}), draw({B, Hk, M, C}), draw({B, Hk, M, C}), {}, {}, draw({B, H, N, C}), {}};
+  if (rng.chance(0.5f)) c.bias = draw({1, H, N, M});
+  if (rng.chance(0.4f)) c.key_mask = torch::rand({B, M}, generator) > 0.3;
+  ops::AttentionOptions& o = c.options;
+  o.causal = rng.chance(0.3f);
+  if (rng.chance(0.4f)) o.window_left = int64_t(rng.below(uint64_t(M)));
+  if (rng.chance(0.4f)) o.window_right = int64_t(rng.below(uint64_t(M)));
+  if (rng.chance(0.4f)) o.softcap = 1 + 4 * rng.uniform();
+  for (int64_t h = 0; h < H && c.bias.defined(); ++h) o.alibi_slopes.push_back(std::exp2(-1.0 - double(h)));
+  if (rng.chance(0.4f)) o.dropout = 0.2, o.dropout_seed = int64_t(rng.next_u64() >> 1);
+  return c;
+}
+
+// Every score in memory, torch's operators alone, in the dtype of the arguments.
+torch::Tensor every_score(const OptionCase& c, const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v,
+                          const torch::Tensor& bias) {
+  const int64_t group = q.size(1) / k.size(1), N = q.size(2), M = k.size(2);
+  const ops::AttentionOptions& o = c.options;
+  auto s = torch::matmul(q, k.repeat_interleave(group, 1).transpose(-1, -2)) / std::sqrt(double(q.size(3)));
+  if (o.softcap > 0) s = o.softcap * (s / o.softcap).tanh();
+  if (bias.defined()) s = s + bias;
+  const auto behind = torch::arange(M).unsqueeze(0) - torch::arange(N).unsqueeze(1) - (M - N);
+  if (!o.alibi_slopes.empty())
+    s = s - (torch::tensor(o.alibi_slopes, torch::kFloat64).view({-1, 1, 1}) * behind.abs()).to(s.scalar_type());
+  auto open = torch::ones({1, 1, N, M}, torch::kBool);
+  if (o.causal) open = open & (behind <= 0);
+  if (o.window_left >= 0) open = open & (behind >= -o.window_left);
+  if (o.window_right >= 0) open = open & (behind <= o.window_right);
+  if (c.key_mask.defined()) open = open & c.key_mask.unsqueeze(1).unsqueeze(1);
+  s = s.masked_fill(~open, -std::numeric_limits<double>::infinity()).masked_fill(~open.any(-1, true), 0.0);
+  auto p = s.softmax(-1).masked_fill(~open, 0.0);
+  if (o.dropout > 0) {
+    const kernels::AttentionDropout dropout{o.dropout, uint64_t(o.dropout_seed)};
+    auto kept = torch::empty({q.size(0), q.size(1), N, M}, torch::kFloat64);
+    auto to = kept.accessor<double, 4>();
+    for (int64_t b = 0; b < q.size(0); ++b)
+      for (int64_t h = 0; h < q.size(1); ++h)
+        for (int64_t i = 0; i < N; ++i)
+          for (int64_t j = 0; j < M; ++j) to[b][h][i][j] = dropout.factor(b, h, i, j);
+    p = p * kept.to(p.scalar_type());
+  }
+  return torch::matmul(p, v.repeat_interleave(group, 1));
+}
+
+// Output and gradients of q, k, v and, if there is one, bias, computed in `dtype`.
+template <class F>
+std::vector<torch::Tensor> run_case(const OptionCase& c, torch::ScalarType dtype, const F& attend) {
+  const auto leaf = [&](const torch::Tensor& t) {
+    return t.defined() ? t.to(dtype).detach().clone().requires_grad_() : t;
+  };
+  const auto q = leaf(c.q), k = leaf(c.k), v = leaf(c.v), bias = leaf(c.bias);
+  const auto out = attend(q, k, v, bias);
+  out.backward(c.upstream.to(dtype));
+  std::vector<torch::Tensor> all = {out.detach(), q.grad(), k.grad(), v.grad()};
+  if (bias.defined()) all.push_back(bias.grad());
+  return all;
+}
+}  // namespace
+
+OptionErrors attention_options_against_definition(int64_t shapes, uint64_t seed) {
+  OptionErrors errors;
+  for (int64_t i = 0; i < shapes; ++i) {
+    Rng rng(seed, 1, uint32_t(i));
+    OptionCase c = draw_case(rng);
+    const bool packed = rng.chance(0.2f) && !c.bias.defined() && !c.key_mask.defined() && c.q.size(0) == 2;
+    const auto ours = [&](const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v,
+                          const torch::Tensor& bias) {
+      const auto given = [](const torch::Tensor& t) { return t.defined() ? std::optional(t) : std::nullopt; };
+      if (!packed) return std::get<0>(ops::attention(q, k, v, given(bias), given(c.key_mask), c.options));
+      // The two samples as two sequences behind each other: b h n c -> (b n) h c, and back.
+      const auto flat = [](const torch::Tensor& t) { return t.transpose(1, 2).flatten(0, 1); };
+      const int64_t N = q.size(2), M = k.size(2);
+      return std::get<0>(ops::attention_packed(flat(q), flat(k), flat(v), {0, N, 2 * N}, {0, M, 2 * M}, c.options))
+          .unflatten(0, {2, N})
+          .transpose(1, 2);
+    };
+    if (packed) c.options.dropout = 0;  // which weights it drops depends on the sequence
+    const auto theirs = [&](const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v,
+                            const torch::Tensor& bias) { return every_score(c, q, k, v, bias); };
+    const auto exact = run_case(c, torch::kFloat64, theirs);
+    const auto error = [&](const std::vector<torch::Tensor>& got, size_t t) {
+      const double size = std::max(1.0, exact[t].abs().max().item<double>());
+      return (got[t].to(torch::kFloat64) - exact[t]).abs().max().item<double>() / size;
+    };
+    const auto got = run_case(c, torch::kFloat64, ours);
+    for (size_t t = 0; t < exact.size(); ++t) {
+      double& worst = t == 0 ? errors.forward_f64 : errors.gradient_f64;
+      worst = std::max(worst, error(got, t));
+    }
+    struct Low {
+      torch::ScalarType dtype;
+      double floor;
+      double *forward, *gradient;
+    };
+    for (const Low& low : {Low{torch::kFloat32, 1e-5, &errors.forward_f32, &errors.gradient_f32},
+                           Low{torch::kBFloat16, 0x1p-7, &errors.forward_bf16, &errors.gradient_bf16}}) {
+      const auto mine = run_case(c, low.dtype, ours), plain = run_case(c, low.dtype, theirs);
+      for (size_t t = 0; t < exact.size(); ++t) {
+        double& worst = t == 0 ? *low.forward : *low.gradient;
+        worst = std::max(worst, (error(mine, t) - low.floor) / std::max(error(plain, t), low.floor));
+      }
+    }
+  }
+  return errors;
+}
+
 Budget softmax_budget(int64_t rows, int64_t keys, uint64_t seed) {
   torch::NoGradGuard no_grad;
   auto generator = at::detail::createCPUGenerator(seed);
@@ -127,16 +249,27 @@ double entropy_at_temperature(double temperature, uint64_t seed) {
   return entropy_of(weights_of_scores(scores, 1 / temperature)).mean().item<double>();
 }
 
-double global_attention_bytes(int64_t tokens, int64_t channels) {
-  torch::NoGradGuard no_grad;
-  const auto x = torch::zeros({1, 1, tokens, channels});
-  const auto few = x.slice(2, 0, 64);
-  ops::attention(few, few, few);  // touches code and thread pool
-  release_free_memory();
-  if (!reset_peak_resident()) return -1;
-  const double before = double(resident_bytes());
-  ops::attention(x, x, x);
-  return double(peak_resident_bytes()) - before;
+AttentionBytes global_attention_bytes(int64_t tokens, int64_t channels) {
+  const auto draw = [&](int64_t n) { return torch::zeros({1, 1, n, channels}).requires_grad_(); };
+  const auto train = [](const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v) {
+    std::get<0>(ops::attention(q, k, v)).sum().backward();
+  };
+  train(draw(64), draw(64), draw(64));  // touches code and thread pool
+  const auto q = draw(tokens), k = draw(tokens), v = draw(tokens);
+  const auto measured = [](const auto& work) {
+    release_free_memory();
+    if (!reset_peak_resident()) return -1.0;
+    const double before = double(resident_bytes());
+    work();
+    return double(peak_resident_bytes()) - before;
+  };
+  AttentionBytes bytes;
+  bytes.forward = measured([&] {
+    torch::NoGradGuard no_grad;
+    ops::attention(q, k, v);
+  });
+  bytes.training = measured([&] { train(q, k, v); });
+  return bytes;
 }
 
 Recall learn_recall(bool scaled, int64_t channels, uint64_t seed) {

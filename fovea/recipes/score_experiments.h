@@ -41,6 +41,17 @@ struct DefinitionErrors {
 };
 DefinitionErrors attention_against_definition(int64_t shapes, uint64_t seed);
 
+/// The same with what attention() can do beside: forward and gradients of q, k, v and bias over `shapes` random shapes
+/// and choices of mask, bias, causal, window, grouped heads, soft cap, slopes, dropout and packed lengths, against torch's
+/// operators in double. Relative to the largest magnitude where that exceeds 1.
+struct OptionErrors {
+  double forward_f64 = 0, gradient_f64 = 0;
+  // Our error in units of that of torch's operators in the same dtype, less a floor (1e-5; bfloat16: one rounding) for
+  // where these happen to hit the exact value.
+  double forward_f32 = 0, gradient_f32 = 0, forward_bf16 = 0, gradient_bf16 = 0;
+};
+OptionErrors attention_options_against_definition(int64_t shapes, uint64_t seed);
+
 /// Softmax rows of the op in double as budgets.
 struct Budget {
   double sum_error = 0;  // largest |sum - 1|
@@ -58,7 +69,11 @@ double entropy_at_temperature(double temperature, uint64_t seed);
 
 /// Memory of this process that global attention of one head over n tokens takes beside its inputs; negative: cannot be
 /// measured here.
-double global_attention_bytes(int64_t tokens, int64_t channels);
+struct AttentionBytes {
+  double forward = -1;   // with the output
+  double training = -1;  // forward and backward, with output and gradients
+};
+AttentionBytes global_attention_bytes(int64_t tokens, int64_t channels);
 
 /// Associative recall: 16 pairs of a key and a value; the pair with the asked key is to be found by one attention head
 /// and its value named. Keys and queries have unit-normal entries before the training, which is 200 steps of SGD.

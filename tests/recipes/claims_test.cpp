@@ -108,6 +108,8 @@ TEST(C5, TrainingWithoutTheScaleStaysNearChance) {
   const auto r = found("C5", /*full=*/true);
   EXPECT_GE(r.figure("accuracy_scaled"), 0.95);
   EXPECT_LE(r.figure("accuracy_unscaled"), 0.5);
+  EXPECT_GT(r.figure("gradient_norm_scaled"), 0);
+  EXPECT_GT(r.figure("gradient_norm_unscaled"), 0);
 }
 
 TEST(C6, RowsAreABudget) {

@@ -1,5 +1,6 @@
 """What a user can get wrong: exit code, one line that names file or flag and what was expected, and nothing left behind."""
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -321,6 +322,11 @@ def test_a_flag_that_is_none_names_the_nearest(model, scan, output, words, says)
 ])
 def test_a_verb_that_is_none_names_the_nearest(words, says):
     refused(*words, says=says)
+
+
+def test_a_check_without_its_images_names_their_package(tmp_path):
+    (tmp_path / "fashion-mnist").mkdir()
+    refused("check", "P8", says=[tmp_path / "fashion-mnist", "dataset-fashion-mnist"], env={**os.environ, "FOVEA_DATA": str(tmp_path)})
 
 
 @pytest.mark.parametrize("words, says", [
