@@ -49,6 +49,7 @@ void add_bench(CLI::App& program);
 void add_check(CLI::App& program);
 void add_claims(CLI::App& program);
 void add_cost(CLI::App& program);
+void add_lesson(CLI::App& program);
 void add_import(CLI::App& program);
 void add_info(CLI::App& program);
 

@@ -63,6 +63,7 @@ int run_program(int argc, const char* const* argv) {
   add_check(program);
   add_claims(program);
   add_cost(program);
+  add_lesson(program);
   add_bench(program);
   add_import(program);
   add_info(program);

@@ -30,8 +30,8 @@ torch::Tensor weighted_others(const torch::Tensor& w, const torch::Tensor& value
   return torch::matmul(others, values) / others.sum(1);
 }
 
-// Ordinary kriging of each value from the others: with the inverse of the system of all stations, the error of a left-out
-// value is (K^-1 z)_i / (K^-1)_ii (Dubrule 1983).
+// Ordinary kriging of each value from the others: with the inverse of the system of all stations, the error of a
+// left-out value is (K^-1 z)_i / (K^-1)_ii (Dubrule 1983).
 torch::Tensor krige_others(const torch::Tensor& distance, const torch::Tensor& values, const Variogram& variogram) {
   const int64_t M = values.numel();
   auto system = torch::ones({M + 1, M + 1}, distance.options());
@@ -75,7 +75,8 @@ StationDays read_station_days(const std::filesystem::path& path, int64_t least) 
     data.days.push_back(std::move(one));
   }
   if (data.days.empty())
-    throw IoError(path, "no day has " + std::to_string(least) + " stations or more, expected the table of scripts/data air");
+    throw IoError(path,
+                  "no day has " + std::to_string(least) + " stations or more, expected the table of scripts/data air");
   return data;
 }
 
@@ -109,8 +110,8 @@ Variogram fit_variogram(const StationDays& data) {
     }
     double sill = (w * wxy - wx * wy) / (w * wxx - wx * wx), nugget = (wy - sill * wx) / w;
     if (nugget < 0) nugget = 0, sill = wxy / wxx;
-    const double error = wyy - 2 * nugget * wy - 2 * sill * wxy + nugget * nugget * w + 2 * nugget * sill * wx +
-                         sill * sill * wxx;
+    const double error =
+        wyy - 2 * nugget * wy - 2 * sill * wxy + nugget * nugget * w + 2 * nugget * sill * wx + sill * sill * wxx;
     if (sill > 0 && error < least) least = error, best = {nugget, sill, range};
   }
   return best;

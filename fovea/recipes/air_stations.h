@@ -12,7 +12,8 @@
 // methods that a sceptical reader would try.
 namespace fovea::recipes {
 
-/// What was measured on one day: places on the sphere in km (chords of 60 km are arcs of 60 km to 1e-6) and PM10 in µg/m³.
+/// What was measured on one day: places on the sphere in km (chords of 60 km are arcs of 60 km to 1e-6) and PM10 in
+/// µg/m³.
 struct StationDay {
   std::string date;
   Samples samples;                // points [M,3] in km, values [M]
@@ -38,10 +39,10 @@ Variogram fit_variogram(const StationDays& data);
 /// Root mean squared error of left-out values, µg/m³, pooled over days.
 struct LeftOut {
   int64_t days = 0, values = 0;
-  double regression = 0;         // Gaussian kernel of fixed bandwidth
-  double inverse_distance = 0;   // weights 1 / distance²
-  double kriging = 0;            // ordinary, variogram of all days (its fit has seen the left-out values)
-  double daily_mean = 0;         // of the other stations
+  double regression = 0;        // Gaussian kernel of fixed bandwidth
+  double inverse_distance = 0;  // weights 1 / distance²
+  double kriging = 0;           // ordinary, variogram of all days (its fit has seen the left-out values)
+  double daily_mean = 0;        // of the other stations
 };
 LeftOut leave_stations_out(const StationDays& data, double bandwidth_km = 60);
 

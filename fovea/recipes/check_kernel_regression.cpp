@@ -1,5 +1,5 @@
-// A1, kernel regression: attention is Nadaraya-Watson, its errors fall as theory says, its bandwidth can be learned, and
-// on real stations it holds against inverse distances and kriging.
+// A1, kernel regression: attention is Nadaraya-Watson, its errors fall as theory says, its bandwidth can be learned,
+// and on real stations it holds against inverse distances and kriging.
 #include <algorithm>
 #include <cmath>
 
@@ -42,13 +42,14 @@ void check_stations(CheckResult& result, bool full) {
     data.days = std::move(some);
   }
   const LeftOut r = leave_stations_out(data);
-  result.at_most("PM10, station left out, kernel of 60 km: error over that of the daily mean", r.regression / r.daily_mean,
-                 0.8);
+  result.at_most("PM10, station left out, kernel of 60 km: error over that of the daily mean",
+                 r.regression / r.daily_mean, 0.8);
   result.at_most("the same over that of inverse distances", r.regression / r.inverse_distance, 1);
   // Kriging fits three numbers to all days where the kernel has one: not to be far behind is what is asked.
   result.at_most("the same over that of ordinary kriging", r.regression / r.kriging, 1.02);
   result.notes.push_back(printed(
-      "PM10 in ug/m3, root mean squared error of %lld values left out on %lld of the days with 30 stations or more: kernel "
+      "PM10 in ug/m3, root mean squared error of %lld values left out on %lld of the days with 30 stations or more: "
+      "kernel "
       "%.2f, ordinary kriging %.2f, inverse distance %.2f, daily mean %.2f; the specification's 4.69, 4.77, 4.91, 6.75 "
       "are of 80 days that it does not name",
       static_cast<long long>(r.values), static_cast<long long>(r.days), r.regression, r.kriging, r.inverse_distance,
@@ -59,7 +60,8 @@ void check_stations(CheckResult& result, bool full) {
 CheckResult check_kernel_regression(const CheckOptions& options) {
   CheckResult result;
   const LoopDifferences loops = attention_against_loops(options.seed);
-  result.at_most("attention against Gaussian kernel regression in plain loops, largest difference", loops.gaussian, 1e-12);
+  result.at_most("attention against Gaussian kernel regression in plain loops, largest difference", loops.gaussian,
+                 1e-12);
   result.at_most("dot products on keys of length 1, the same", loops.dot_product_unit_keys, 1e-12);
   result.at_least("dot products on other keys: no kernel regression", loops.dot_product, 0.01);
 

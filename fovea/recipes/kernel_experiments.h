@@ -5,8 +5,8 @@
 
 #include "fovea/recipes/kernel_regression.h"
 
-// What `fovea check`, `fovea claims` and the lessons find out about kernel regression, each computed in one place. All data
-// here are simulated.
+// What `fovea check`, `fovea claims` and the lessons find out about kernel regression, each computed in one place. All
+// data here are simulated.
 namespace fovea::recipes {
 
 /// y = 2 sin x + x^0.8 + normal(0, 0.5), x uniform on [0, 5]: the example of "Dive into Deep Learning".
@@ -42,8 +42,8 @@ LearnedBandwidth compare_bandwidths(int64_t n, uint64_t seed);
 /// Bandwidths learnt an axis on samples whose values depend on the first of two axes alone.
 std::array<double, 2> learn_relevant_axis(uint64_t seed);
 
-/// Share of the curve, in percent of places, that lies in the 95 % band: mean over replicates, bandwidth half the chosen
-/// one, local planes.
+/// Share of the curve, in percent of places, that lies in the 95 % band: mean over replicates, bandwidth half the
+/// chosen one, local planes.
 double band_coverage(int replicates, uint64_t seed);
 
 }  // namespace fovea::recipes

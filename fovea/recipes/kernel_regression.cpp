@@ -91,8 +91,8 @@ Moments moments(const Scaled& s, const torch::Tensor& y, double times = 1,
           mean.lse};
 }
 
-// The plane through the weighted samples: how far the query lies from their mean, in units of their spread. The smoother's
-// row is L_j = w_j (1 + <slope, u_j - mean>).
+// The plane through the weighted samples: how far the query lies from their mean, in units of their spread. The
+// smoother's row is L_j = w_j (1 + <slope, u_j - mean>).
 torch::Tensor plane_direction(const Scaled& s, const Moments& m) {
   const auto spread = m.square - m.u.unsqueeze(2) * m.u.unsqueeze(1) + kFlat * torch::eye(m.u.size(1), m.u.options());
   return torch::linalg_solve(spread, (s.x - m.u).unsqueeze(2)).squeeze(2);  // [N,D]

@@ -4,8 +4,8 @@
 #include <vector>
 
 // Row A1: Nadaraya-Watson kernel regression, computed by attention. With queries [x, 1], keys [x_i, -|x_i|^2 / 2] and
-// scale 1/h^2 a score is -|x - x_i|^2 / (2 h^2) plus what depends on x alone, which softmax does not see: the weights are
-// those of the Gaussian kernel. All of this file is double precision.
+// scale 1/h^2 a score is -|x - x_i|^2 / (2 h^2) plus what depends on x alone, which softmax does not see: the weights
+// are those of the Gaussian kernel. All of this file is double precision.
 namespace fovea::recipes {
 
 /// What is fitted round each place: a constant (Nadaraya-Watson) or a plane (local-linear), whose error at a boundary
@@ -29,9 +29,9 @@ struct KernelAttention {
 };
 KernelAttention kernel_attention(const torch::Tensor& points, const torch::Tensor& x, const Bandwidth& h);
 
-/// The regression at x [N,D] -> [N]. A plane is fitted from the weighted means of x_i, x_i x_i^T, y_i and x_i y_i, which
-/// are one attention call with those as values; where the samples in reach do not span a plane the slope is the smallest.
-/// Far from all samples the nearest one decides (the largest score is subtracted before exp), never 0/0.
+/// The regression at x [N,D] -> [N]. A plane is fitted from the weighted means of x_i, x_i x_i^T, y_i and x_i y_i,
+/// which are one attention call with those as values; where the samples in reach do not span a plane the slope is the
+/// smallest. Far from all samples the nearest one decides (the largest score is subtracted before exp), never 0/0.
 /// Errors   ArgumentError on shapes, fewer than two samples, or a bandwidth that is not positive.
 /// Cost     O(N M D^2) time (kPlane; O(N M D) kConstant), no N x M tensor.
 /// Source   Nadaraya 1964; Watson 1964; Fan 1992 (local-linear).
@@ -44,8 +44,8 @@ torch::Tensor weight_norms(const Samples& samples, const torch::Tensor& x, const
                            LocalFit fit = LocalFit::kConstant);
 
 /// Each sample predicted from all others, [M]: from the regression with it, by dropping the diagonal of the smoother,
-/// (m(x_i) - L_ii y_i) / (1 - L_ii). Exact for both fits. Samples so far from others that 1 - L_ii has no digits left are
-/// computed again with their own key masked.
+/// (m(x_i) - L_ii y_i) / (1 - L_ii). Exact for both fits. Samples so far from others that 1 - L_ii has no digits left
+/// are computed again with their own key masked.
 torch::Tensor leave_one_out(const Samples& samples, const Bandwidth& h, LocalFit fit = LocalFit::kConstant);
 
 /// Pointwise band regression +- z * standard error, z of the normal distribution. It covers the mean of the regression:
@@ -65,7 +65,8 @@ struct BandwidthChoice {
   double error = 0;                     // root mean square, left out
   std::vector<double> tried, error_of;  // the curve, by bandwidth
 };
-BandwidthChoice choose_bandwidth(const Samples& samples, LocalFit fit = LocalFit::kConstant, const Bandwidth& axes = {});
+BandwidthChoice choose_bandwidth(const Samples& samples, LocalFit fit = LocalFit::kConstant,
+                                 const Bandwidth& axes = {});
 
 /// The same by learning: attention whose log-bandwidth(s) are trained by Adam on the squared error of samples that do
 /// not see themselves (a bias of minus infinity on the diagonal). `axes`: one bandwidth each, a learned metric.

@@ -66,7 +66,7 @@ Equivariance permute_tokens(uint64_t seed) {
   return e;
 }
 
-ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed) {
+ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed, double sigma_q, double sigma_k) {
   torch::NoGradGuard no_grad;
   auto generator = at::detail::createCPUGenerator(seed);
   const double root = std::sqrt(double(channels));
@@ -83,7 +83,7 @@ ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed) {
     return torch::randn({200, channels}, generator, torch::kFloat64) * deviation + mean;
   };
   {
-    const auto q = draw(0.5, 3), k = draw(-0.1, 0.2);
+    const auto q = draw(0.5, sigma_q), k = draw(-0.1, sigma_k);
     const auto temperature = norm->implicit_temperature(q, k);
     const auto s = scores(q, k), products = centred_products(q, k);
     const auto norms =

@@ -32,8 +32,8 @@ struct ImplicitTemperature {
   double bound = 0;        // sqrt(C)
   double largest_score = 0;     // over random, aligned, opposite, constant and huge inputs
   double change = 0;            // of a score when all inputs grow 100-fold
-  double mean_temperature = 0;  // for deviations of 3 (q) and 0.2 (k)
+  double mean_temperature = 0;  // for deviations sigma_q and sigma_k
 };
-ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed);
+ImplicitTemperature implicit_temperature(int64_t channels, uint64_t seed, double sigma_q = 3, double sigma_k = 0.2);
 
 }  // namespace fovea::recipes

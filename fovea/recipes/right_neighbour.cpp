@@ -45,7 +45,10 @@ RightNeighbour learn_right_neighbour(bool with_bias, uint64_t seed) {
   const double majority = (frequent == symbols.slice(3, 1, w)).to(torch::kFloat64).mean().item<double>();
   // Row of key - query = (0, 0, +1), that is query - key = (0, 0, -1).
   const int64_t row = ((0 + w - 1) * (2 * w - 1) + (0 + w - 1)) * (2 * w - 1) + (-1 + w - 1);
-  return {accuracy, majority, table.argmax().item<int64_t>() == row};
+  // Rows go by query - key: backwards they go by key - query.
+  const auto bias = table.flatten().flip(0).to(torch::kFloat64).contiguous();
+  return {accuracy, majority, table.argmax().item<int64_t>() == row,
+          std::vector<double>(bias.data_ptr<double>(), bias.data_ptr<double>() + bias.numel())};
 }
 
 }  // namespace fovea::recipes

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <vector>
 
 namespace fovea::recipes {
 
@@ -10,6 +11,7 @@ struct RightNeighbour {
   double accuracy;
   double majority;                // accuracy of naming the window's most frequent symbol
   bool peaks_at_right_neighbour;  // the bias table's largest entry is that of displacement (0, 0, +1)
+  std::vector<double> bias;       // [7,7,7], by displacement of the key from the query, -3 to 3 along Z, Y, X
 };
 
 /// Trains for 250 steps: some tenths of a second.

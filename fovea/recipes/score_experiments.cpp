@@ -70,13 +70,27 @@ Scaling compare_scaling(int64_t channels, const ScoreDraws& d) {
   return result;
 }
 
-WorkedExample worked_example() {
+ScoreDetail draw_scores(int64_t channels, bool scaled, const ScoreDraws& d) {
   torch::NoGradGuard no_grad;
+  auto generator = at::detail::createCPUGenerator(d.seed);
+  const double scale = scaled ? 1 / std::sqrt(double(channels)) : 1;
+  const auto q = torch::randn({d.draws, channels}, generator, torch::kFloat32);
+  const auto k = torch::randn({d.draws, d.keys, channels}, generator, torch::kFloat32);
+  const auto sorted = std::get<0>(weights_of(q, k, scale).to(torch::kFloat64).sort(-1, /*descending=*/true));
+  return {(torch::matmul(k, q.unsqueeze(-1)).flatten() * scale).to(torch::kFloat64), sorted.mean(0)};
+}
+
+WorkedExample work_example(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v) {
+  torch::NoGradGuard no_grad;
+  const auto lift = [](const torch::Tensor& t) { return t.unsqueeze(0).unsqueeze(0); };
+  return {ops::attention_rows(lift(q), lift(k), torch::arange(q.size(0)))[0][0],
+          std::get<0>(ops::attention(lift(q), lift(k), lift(v.unsqueeze(1)))).flatten()};
+}
+
+WorkedExample worked_example() {
   const auto f64 = torch::TensorOptions(torch::kFloat64);
-  const auto q = torch::tensor({{2.0, 0.0}, {0.0, 2.0}}, f64).view({1, 1, 2, 2});
-  const auto k = torch::tensor({{2.0, 0.0}, {-2.0, 0.0}, {1.8, 0.2}}, f64).view({1, 1, 3, 2});
-  const auto v = torch::tensor({1.0, 10.0, 2.0}, f64).view({1, 1, 3, 1});
-  return {ops::attention_rows(q, k, torch::arange(2))[0][0], std::get<0>(ops::attention(q, k, v)).flatten()};
+  return work_example(torch::tensor({{2.0, 0.0}, {0.0, 2.0}}, f64),
+                      torch::tensor({{2.0, 0.0}, {-2.0, 0.0}, {1.8, 0.2}}, f64), torch::tensor({1.0, 10.0, 2.0}, f64));
 }
 
 DefinitionErrors attention_against_definition(int64_t shapes, uint64_t seed) {

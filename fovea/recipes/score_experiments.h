@@ -27,12 +27,21 @@ struct Scaling {
 };
 Scaling compare_scaling(int64_t channels, const ScoreDraws& draws = {});
 
-/// The textbook's two queries and three keys: q1 is like k1 and k3, not like k2.
+/// The same draws one by one, for pictures.
+struct ScoreDetail {
+  torch::Tensor scores;  // [draws * keys], as softmax sees them
+  torch::Tensor ranked;  // [keys]: mean of the largest weight, of the second largest, ...
+};
+ScoreDetail draw_scores(int64_t channels, bool scaled, const ScoreDraws& draws = {});
+
+/// The textbook's two queries and three keys: q1 is like k1 and k3, not like k2. Or any others: q [N,C], k [M,C], v [M],
+/// in double.
 struct WorkedExample {
   torch::Tensor weights;  // [2,3], of the op
   torch::Tensor out;      // [2], for values 1, 10, 2
 };
 WorkedExample worked_example();
+WorkedExample work_example(const torch::Tensor& q, const torch::Tensor& k, const torch::Tensor& v);
 
 /// Largest differences over `shapes` random shapes, self and cross, one or several heads: the op in double and in float
 /// against softmax(q k^T / sqrt(C)) v written with torch's operators in double.

@@ -9,6 +9,7 @@
 #include "fovea/kernels/attention_cost.h"
 #include "fovea/ops/attention.h"
 #include "fovea/ops/window_attention.h"
+#include "fovea/recipes/log_slope.h"
 #include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
@@ -51,12 +52,14 @@ PairCounts count_pairs(const Triple& grid, const Triple& window, const Triple& s
 }
 
 namespace {
+enum class Ends { kApart, kJoined };  // what the roll does with the two ends of an axis
+
 // Tokens of an axis that share a window and a region with a marked one.
-std::vector<bool> spread(const std::vector<bool>& marked, int64_t window, int64_t shift) {
+std::vector<bool> spread(const std::vector<bool>& marked, int64_t window, int64_t shift, Ends ends = Ends::kApart) {
   const int64_t n = int64_t(marked.size());
   const auto cell = [&](int64_t t) {
     const int64_t position = (t - shift + n) % n;
-    return position / window * 3 + slice_of(position, n, window, shift);
+    return position / window * 3 + (ends == Ends::kApart ? slice_of(position, n, window, shift) : 0);
   };
   std::vector<bool> open(3 * ((n + window - 1) / window), false), reached(n);
   for (int64_t t = 0; t < n; ++t)
@@ -66,8 +69,9 @@ std::vector<bool> spread(const std::vector<bool>& marked, int64_t window, int64_
 }
 
 // From the output back to the input.
-std::vector<bool> spread_through(std::vector<bool> marked, int64_t window, int64_t layers) {
-  for (int64_t layer = layers - 1; layer >= 0; --layer) marked = spread(marked, window, layer % 2 ? window / 2 : 0);
+std::vector<bool> spread_through(std::vector<bool> marked, int64_t window, int64_t layers, Ends ends = Ends::kApart) {
+  for (int64_t layer = layers - 1; layer >= 0; --layer)
+    marked = spread(marked, window, layer % 2 ? window / 2 : 0, ends);
   return marked;
 }
 
@@ -94,6 +98,14 @@ AxisDepth layers_until_whole_axis(int64_t n, int64_t window) {
     if (all) depth.worst = layers;
   }
   return depth;
+}
+
+int64_t layers_until_whole_axis_on_torus(int64_t n, int64_t window) {
+  for (int64_t layers = 1;; ++layers) {
+    std::vector<bool> marked(n, false);
+    marked[0] = true;
+    if (all_of(spread_through(marked, window, layers, Ends::kJoined))) return layers;
+  }
 }
 
 int64_t layers_until_whole_axis_with_merging(int64_t n, int64_t window) {
@@ -158,14 +170,9 @@ double time_exponent(const std::vector<int64_t>& sizes, int rounds,
       runs[s]();
       best[s] = std::min(best[s], std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
-  double mx = 0, my = 0, xx = 0, xy = 0;
-  for (size_t s = 0; s < sizes.size(); ++s)
-    mx += std::log(tokens(sizes[s])) / sizes.size(), my += std::log(best[s]) / sizes.size();
-  for (size_t s = 0; s < sizes.size(); ++s) {
-    const double dx = std::log(tokens(sizes[s])) - mx;
-    xx += dx * dx, xy += dx * (std::log(best[s]) - my);
-  }
-  return xy / xx;
+  std::vector<double> n;
+  for (const int64_t size : sizes) n.push_back(tokens(size));
+  return log_slope(n, best);
 }
 
 }  // namespace

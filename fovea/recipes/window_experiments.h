@@ -25,6 +25,9 @@ struct AxisDepth {
 };
 AxisDepth layers_until_whole_axis(int64_t n, int64_t window);
 
+/// The same when the roll joins both ends of the axis, as on a torus: no region keeps tokens apart. Every token is alike.
+int64_t layers_until_whole_axis_on_torus(int64_t n, int64_t window);
+
 /// The same for a stack that merges pairs of tokens after every two layers until one window holds the axis: layers
 /// until the worst token of the last grid sees the whole first one.
 int64_t layers_until_whole_axis_with_merging(int64_t n, int64_t window);

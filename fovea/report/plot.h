@@ -25,7 +25,7 @@ struct Level {
 
 struct LinePlot {
   std::string title, x_label, y_label;
-  std::vector<Series> series;
+  std::vector<Series> series = {};
   std::vector<Level> levels = {};
   bool log_x = false, log_y = false;
   std::optional<std::pair<double, double>> y_range = {};  // none: from the data

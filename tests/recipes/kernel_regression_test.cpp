@@ -104,12 +104,18 @@ TEST(KernelRegression, RefusesWhatCannotBeRegressed) {
   EXPECT_THAT(refusal([&] { kernel_regression(s, x, {0}); }), HasSubstr("bandwidth 0.000000, expected a positive"));
   EXPECT_THAT(refusal([&] { kernel_regression(s, x, {1, 2}); }), HasSubstr("2 bandwidths, expected 1 or 1"));
   EXPECT_THAT(refusal([&] { kernel_regression(s, torch::zeros({1, 2}, kF64), {1}); }), HasSubstr("expected [N,1]"));
-  EXPECT_THAT(refusal([&] { kernel_regression({s.points, s.values.slice(0, 1)}, x, {1}); }),
+  EXPECT_THAT(refusal([&] {
+                kernel_regression({s.points, s.values.slice(0, 1)}, x, {1});
+              }),
               HasSubstr("points [3,1] and values [2]"));
-  EXPECT_THAT(refusal([&] { kernel_regression({s.points.slice(0, 2), s.values.slice(0, 2)}, x, {1}); }),
+  EXPECT_THAT(refusal([&] {
+                kernel_regression({s.points.slice(0, 2), s.values.slice(0, 2)}, x, {1});
+              }),
               HasSubstr("1 samples, expected at least 2"));
   EXPECT_THAT(refusal([&] { kernel_regression({s.points, s.values * NAN}, x, {1}); }), HasSubstr("not finite"));
-  EXPECT_THAT(refusal([&] { choose_bandwidth({torch::ones({4, 1}, kF64), torch::rand({4}, kF64)}); }),
+  EXPECT_THAT(refusal([&] {
+                choose_bandwidth({torch::ones({4, 1}, kF64), torch::rand({4}, kF64)});
+              }),
               HasSubstr("all samples lie at one place"));
 }
 
@@ -137,9 +143,7 @@ TEST(AirStations, LeavesEachStationOutOfItsDay) {
   EXPECT_LT(r.kriging, r.daily_mean);
 }
 
-TEST(AirStations, RefuseATableWithoutEnoughStations) {
-  EXPECT_THROW(read_station_days(small_table(), 30), IoError);
-}
+TEST(AirStations, RefuseATableWithoutEnoughStations) { EXPECT_THROW(read_station_days(small_table(), 30), IoError); }
 
 }  // namespace
 }  // namespace fovea::recipes

@@ -1,6 +1,6 @@
 // fovea_kernel_regression_probe SAMPLES.csv PLACES.csv constant|plane H...    (one bandwidth, or one an axis)
-// SAMPLES: coordinates, then the value; PLACES: coordinates. Prints a line a place: value and weight norm, then a line a
-// sample: its value left out. How the Python oracles reach the kernel regression.
+// SAMPLES: coordinates, then the value; PLACES: coordinates. Prints a line a place: value and weight norm, then a line
+// a sample: its value left out. How the Python oracles reach the kernel regression.
 #include <cstdio>
 #include <cstdlib>
 
@@ -12,7 +12,8 @@ namespace {
 torch::Tensor read_matrix(const char* path) {
   const auto table = fovea::io::read_csv(path);
   std::vector<torch::Tensor> columns;
-  for (size_t c = 0; c < table.columns().size(); ++c) columns.push_back(torch::tensor(table.numbers(c), torch::kFloat64));
+  for (size_t c = 0; c < table.columns().size(); ++c)
+    columns.push_back(torch::tensor(table.numbers(c), torch::kFloat64));
   return torch::stack(columns, 1);
 }
 }  // namespace
