@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "fovea/core/error.h"
+#include "message_of.h"
 
 namespace fovea::train {
 namespace {
@@ -160,16 +161,6 @@ TEST(DiceCrossEntropy, AllVoxelsIgnoredGivesAFiniteLossWithoutGradient) {
   loss.backward();
   EXPECT_TRUE(std::isfinite(loss.item<double>()));
   EXPECT_EQ(x.grad().abs().max().item<float>(), 0);
-}
-
-template <class F>
-std::string message_of(const F& f) {
-  try {
-    f();
-  } catch (const ArgumentError& error) {
-    return error.what();
-  }
-  return "no ArgumentError";
 }
 
 TEST(DiceCrossEntropy, MistakesAreNamed) {

@@ -6,8 +6,8 @@
 
 #include <cmath>
 
-#include "fovea/core/error.h"
 #include "fovea/train/cox_regression.h"
+#include "message_of.h"
 
 namespace fovea::train {
 namespace {
@@ -78,22 +78,12 @@ TEST(CoxLoss, RisksOfHundredsStayFinite) {
   EXPECT_TRUE(risk.grad().isfinite().all().item<bool>());
 }
 
-template <class F>
-std::string refusal(F&& f) {
-  try {
-    f();
-  } catch (const ArgumentError& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(CoxLoss, RefusalsNameTheArgument) {
   const Tensor event = torch::ones({3}, torch::kBool);
-  EXPECT_THAT(refusal([&] { cox_loss(torch::zeros({3, 1}), {torch::ones({3}), event}); }), testing::HasSubstr("risk has shape [3, 1], expected [B]"));
-  EXPECT_THAT(refusal([&] { cox_loss(torch::zeros({3}), {torch::ones({2}), event}); }), testing::HasSubstr("time has shape [2], expected [3]"));
-  EXPECT_THAT(refusal([&] { cox_loss(torch::zeros({3}), {torch::ones({3}), torch::ones({3})}); }), testing::HasSubstr("expected bool [3]"));
-  EXPECT_THAT(refusal([&] { cox_loss(torch::zeros({3}), {torch::ones({3}) / 0, event}); }), testing::HasSubstr("a time is not finite"));
+  EXPECT_THAT(message_of([&] { cox_loss(torch::zeros({3, 1}), {torch::ones({3}), event}); }), testing::HasSubstr("risk has shape [3, 1], expected [B]"));
+  EXPECT_THAT(message_of([&] { cox_loss(torch::zeros({3}), {torch::ones({2}), event}); }), testing::HasSubstr("time has shape [2], expected [3]"));
+  EXPECT_THAT(message_of([&] { cox_loss(torch::zeros({3}), {torch::ones({3}), torch::ones({3})}); }), testing::HasSubstr("expected bool [3]"));
+  EXPECT_THAT(message_of([&] { cox_loss(torch::zeros({3}), {torch::ones({3}) / 0, event}); }), testing::HasSubstr("a time is not finite"));
 }
 
 TEST(TimeIntervals, CutAtEventsSoThatEachHasAboutAsMany) {
@@ -103,7 +93,7 @@ TEST(TimeIntervals, CutAtEventsSoThatEachHasAboutAsMany) {
   EXPECT_EQ(intervals.count(), 4);
   EXPECT_GE(counts.min().item<int64_t>(), 24);
   EXPECT_LE(counts.max().item<int64_t>(), 26);
-  EXPECT_THAT(refusal([] { TimeIntervals({2, 1}); }), testing::HasSubstr("cut 1 is 1, expected more than 2"));
+  EXPECT_THAT(message_of([] { TimeIntervals({2, 1}); }), testing::HasSubstr("cut 1 is 1, expected more than 2"));
 }
 
 TEST(IntervalLosses, SurvivalFallsFromOneAndAnEmptyBatchIsZero) {
@@ -118,7 +108,7 @@ TEST(IntervalLosses, SurvivalFallsFromOneAndAnEmptyBatchIsZero) {
   EXPECT_EQ(logistic_hazard_loss(none, no_interval, no_event).item<double>(), 0);
   EXPECT_EQ(mtlr_loss(none, no_interval, no_event).item<double>(), 0);
   EXPECT_EQ(deephit_loss(none, no_interval, no_event).item<double>(), 0);
-  EXPECT_THAT(refusal([&] { mtlr_loss(logits, torch::full({6}, 5), torch::ones({6}, torch::kBool)); }), testing::HasSubstr("interval 5, expected 0 to 4"));
+  EXPECT_THAT(message_of([&] { mtlr_loss(logits, torch::full({6}, 5), torch::ones({6}, torch::kBool)); }), testing::HasSubstr("interval 5, expected 0 to 4"));
 }
 
 TEST(CoxRegression, FindsTheMinimumAndRefusesWhatHasNone) {
@@ -131,9 +121,9 @@ TEST(CoxRegression, FindsTheMinimumAndRefusesWhatHasNone) {
     EXPECT_LT((gradient * x.std(0)).abs().max().item<double>() / x.std(0).max().item<double>(), 1e-8);
     EXPECT_GE(fit.log_likelihood, fit.null_log_likelihood);
   }
-  EXPECT_THAT(refusal([&] { fit_cox(torch::cat({x, x}, 1), c.known); }), testing::HasSubstr("depend on each other"));
-  EXPECT_THAT(refusal([&] { fit_cox(x / 0, c.known); }), testing::HasSubstr("not finite"));
-  EXPECT_THAT(refusal([&] { fit_cox(x, {c.known.time, torch::zeros({200}, torch::kBool)}); }), testing::HasSubstr("nobody had the event"));
+  EXPECT_THAT(message_of([&] { fit_cox(torch::cat({x, x}, 1), c.known); }), testing::HasSubstr("depend on each other"));
+  EXPECT_THAT(message_of([&] { fit_cox(x / 0, c.known); }), testing::HasSubstr("not finite"));
+  EXPECT_THAT(message_of([&] { fit_cox(x, {c.known.time, torch::zeros({200}, torch::kBool)}); }), testing::HasSubstr("nobody had the event"));
 }
 
 }  // namespace

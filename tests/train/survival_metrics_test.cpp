@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "fovea/core/error.h"
+#include "message_of.h"
 
 namespace fovea::train {
 namespace {
@@ -75,21 +75,13 @@ TEST(BootstrapInterval, CoversTheMeanIsTheSameForASeedAndCountsWhatIsNotDefined)
 }
 
 TEST(SurvivalMetrics, RefusalsSayWhatIsWrong) {
-  const auto refusal = [](const auto& f) -> std::string {
-    try {
-      f();
-    } catch (const ArgumentError& error) {
-      return error.what();
-    }
-    return "no error";
-  };
-  EXPECT_THAT(refusal([] { KaplanMeier({}); }), testing::HasSubstr("no patients"));
-  EXPECT_THAT(refusal([] { harrell_concordance(kSix, {1}); }), testing::HasSubstr("1 risks for 6 patients"));
-  EXPECT_THAT(refusal([] { harrell_concordance({{1, NAN}, {true, true}}, {1, 2}); }), testing::HasSubstr("the time of patient 1 is not finite"));
-  EXPECT_THAT(refusal([] { dynamic_auc(kSix, kSix, {1, 2, 3, 4, 5, 6}, {3, 2}); }), testing::HasSubstr("times must be at least one and rise"));
+  EXPECT_THAT(message_of([] { KaplanMeier({}); }), testing::HasSubstr("no patients"));
+  EXPECT_THAT(message_of([] { harrell_concordance(kSix, {1}); }), testing::HasSubstr("1 risks for 6 patients"));
+  EXPECT_THAT(message_of([] { harrell_concordance({{1, NAN}, {true, true}}, {1, 2}); }), testing::HasSubstr("the time of patient 1 is not finite"));
+  EXPECT_THAT(message_of([] { dynamic_auc(kSix, kSix, {1, 2, 3, 4, 5, 6}, {3, 2}); }), testing::HasSubstr("times must be at least one and rise"));
   const SurvivalData late{{6, 7}, {true, true}};
-  EXPECT_THAT(refusal([&] { uno_concordance(kSix, late, {1, 2}, 10); }), testing::HasSubstr("choose earlier times"));
-  EXPECT_THAT(refusal([] { bootstrap_interval(3, [](const auto&) { return std::nan(""); }); }), testing::HasSubstr("not defined for any resample"));
+  EXPECT_THAT(message_of([&] { uno_concordance(kSix, late, {1, 2}, 10); }), testing::HasSubstr("choose earlier times"));
+  EXPECT_THAT(message_of([] { bootstrap_interval(3, [](const auto&) { return std::nan(""); }); }), testing::HasSubstr("not defined for any resample"));
 }
 
 }  // namespace
