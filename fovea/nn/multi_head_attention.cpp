@@ -25,6 +25,7 @@ MultiHeadAttentionImpl::MultiHeadAttentionImpl(const MultiHeadAttentionOptions& 
   if (o.qk_norm())
     qk_norm = register_module("qk_norm", QkNorm(QkNormOptions(channels)
                                                     .kind(*o.qk_norm())
+                                                    .affine(o.qk_norm_affine())
                                                     .joint_heads(o.qk_norm_whole_width() ? o.heads() : 1)
                                                     .tokens(o.qk_norm_tokens())));
   out_proj = register_module("out_proj", linear(o.dim(), o.dim()));

@@ -28,6 +28,7 @@ struct MultiHeadAttentionOptions {
   TORCH_ARG(int64_t, source_dim);       ///< of the tokens that keys and values come from
   TORCH_ARG(bool, bias) = true;         ///< of the four linear maps
   TORCH_ARG(std::optional<QkNormKind>, qk_norm) = {};
+  TORCH_ARG(bool, qk_norm_affine) = true;        ///< learned gains and shifts, with kL2 the factor
   TORCH_ARG(bool, qk_norm_whole_width) = false;  ///< over all heads' channels together; needs Hk = H
   TORCH_ARG(int64_t, qk_norm_tokens) = 0;        ///< for QkNormKind::kL2: the usual number of keys
   TORCH_ARG(QkNormOrder, qk_norm_order) = QkNormOrder::kBeforePosition;

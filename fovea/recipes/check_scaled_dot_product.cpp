@@ -46,7 +46,7 @@ CheckResult check_scaled_dot_product(const CheckOptions& options) {
   result.at_most("double against softmax(q k^T / sqrt(C)) v, largest difference over random shapes", errors.f64, 1e-12);
   result.at_most("float against the same in double", errors.f32, 2e-6);
 
-  const int64_t calls = options.full ? 1000 : 200;
+  const int64_t calls = options.full ? 1000 : 60;
   const OptionErrors all = attention_options_against_definition(calls, options.seed);
   result.notes.push_back(std::to_string(calls) + " random calls with every option: key mask, bias, causal, local window, grouped "
                          "heads, soft cap, slopes, dropout, packed lengths");

@@ -55,8 +55,8 @@ DefinitionErrors attention_against_definition(int64_t shapes, uint64_t seed);
 /// operators in double. Relative to the largest magnitude where that exceeds 1.
 struct OptionErrors {
   double forward_f64 = 0, gradient_f64 = 0;
-  // Our error in units of that of torch's operators in the same dtype, less a floor (1e-5; bfloat16: one rounding) for
-  // where these happen to hit the exact value.
+  // Our error in units of that of torch's operators in the same dtype, less a floor for where these happen to hit the
+  // exact value: 1e-6 (gradients 1e-5), of bfloat16 half a rounding (one).
   double forward_f32 = 0, gradient_f32 = 0, forward_bf16 = 0, gradient_bf16 = 0;
 };
 OptionErrors attention_options_against_definition(int64_t shapes, uint64_t seed);

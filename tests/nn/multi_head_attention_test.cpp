@@ -110,6 +110,12 @@ TEST(MultiHeadAttention, ScaleIsThatOfTheNorm) {
   EXPECT_EQ(MultiHeadAttention(MultiHeadAttentionOptions(32, 2))->scale(), 0.25);
   EXPECT_EQ(MultiHeadAttention(MultiHeadAttentionOptions(32, 2).qk_norm(QkNormKind::kL2).qk_norm_tokens(9))->scale(), 1);
   EXPECT_EQ(MultiHeadAttention(MultiHeadAttentionOptions(32, 2).scale(0.5))->scale(), 0.5);
+  const auto parameters = [](bool affine) {
+    return MultiHeadAttention(MultiHeadAttentionOptions(32, 2).qk_norm(QkNormKind::kLayerNorm).qk_norm_affine(affine))
+        ->parameters()
+        .size();
+  };
+  EXPECT_EQ(parameters(true), parameters(false) + 4) << "gains and shifts";
 }
 
 TEST(MultiHeadAttention, AMaskedSampleGivesTheBiasOfTheOutput) {
