@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "fovea/nn/rotary.h"
+
 namespace fovea::nn {
 namespace {
 
@@ -104,6 +106,28 @@ TEST(MultiHeadAttention, PositionsAreAppliedOnTheChosenSideOfTheNorm) {
   EXPECT_NEAR(before.second.norm(2, -1).mean().item<double>(), 2, 1e-3);
   EXPECT_NEAR(after.second.norm(2, -1).mean().item<double>(), 1, 1e-3);
   EXPECT_GT(largest(before.first - after.first), 0.1);
+}
+
+TEST(MultiHeadAttention, RotaryPositionsKeepLengthsSoThatWithoutGainsTheOrderOfTheNormIsOpen) {
+  const auto coordinates = grid_coordinates({2, 2, 3}).to(torch::kFloat64);
+  const auto make = [&](QkNormKind kind, QkNormOrder order) {
+    torch::manual_seed(4);
+    MultiHeadAttention layer(MultiHeadAttentionOptions(24, 2)
+                                 .qk_norm(kind)
+                                 .qk_norm_affine(false)
+                                 .qk_norm_order(order)
+                                 .position([=](const torch::Tensor& q, const torch::Tensor& k) {
+                                   Rotary rotary(RotaryOptions(12).base(100));
+                                   return std::pair(rotary(q, coordinates), rotary(k, coordinates));
+                                 }));
+    layer->to(torch::kFloat64);
+    return layer->forward(tokens(1, 12, 24, 9));
+  };
+  const auto gap = [&](QkNormKind kind) {
+    return largest(make(kind, QkNormOrder::kBeforePosition) - make(kind, QkNormOrder::kAfterPosition));
+  };
+  EXPECT_LT(gap(QkNormKind::kRms), 1e-12);
+  EXPECT_GT(gap(QkNormKind::kLayerNorm), 1e-4) << "a rotation does not keep the mean";
 }
 
 TEST(MultiHeadAttention, ScaleIsThatOfTheNorm) {
