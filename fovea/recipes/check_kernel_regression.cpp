@@ -44,9 +44,9 @@ void check_stations(CheckResult& result, bool full) {
   const LeftOut r = leave_stations_out(data);
   result.at_most("PM10, station left out, kernel of 60 km: error over that of the daily mean",
                  r.regression / r.daily_mean, 0.8);
-  result.at_most("the same over that of inverse distances", r.regression / r.inverse_distance, 1);
+  result.at_most("PM10: error of the kernel over that of inverse distances", r.regression / r.inverse_distance, 1);
   // Kriging fits three numbers to all days where the kernel has one: not to be far behind is what is asked.
-  result.at_most("the same over that of ordinary kriging", r.regression / r.kriging, 1.02);
+  result.at_most("PM10: error of the kernel over that of ordinary kriging", r.regression / r.kriging, 1.02);
   result.notes.push_back(printed(
       "PM10 in ug/m3, root mean squared error of %lld values left out on %lld of the days with 30 stations or more: "
       "kernel "
@@ -68,11 +68,12 @@ CheckResult check_kernel_regression(const CheckOptions& options) {
   const Samples samples = textbook_samples(50, options.seed);
   result.at_most("leave one out in closed form against 50 regressions without one",
                  leave_one_out_difference(samples, {0.3}, LocalFit::kConstant), 1e-12);
-  result.at_most("the same with local planes", leave_one_out_difference(samples, {0.3}, LocalFit::kPlane), 1e-8);
+  result.at_most("leave one out with local planes, the same",
+                 leave_one_out_difference(samples, {0.3}, LocalFit::kPlane), 1e-8);
 
   const ErrorSlopes slopes = error_slopes(options.full ? 400 : 40, options.seed);
-  result.at_least("simulated, error over n: slope inside (theory -0.8)", slopes.inside_slope, -0.95);
-  result.at_most("the same", slopes.inside_slope, -0.7);
+  result.at_least("simulated, error over n: slope inside (theory -0.8), not below", slopes.inside_slope, -0.95);
+  result.at_most("simulated, error over n: slope inside (theory -0.8), not above", slopes.inside_slope, -0.7);
   result.at_least("slope at the boundary (theory -0.4)", slopes.boundary_slope, -0.65);
   result.at_most("slope at the boundary with local planes", slopes.boundary_plane_slope, -0.7);
 
@@ -87,8 +88,8 @@ CheckResult check_kernel_regression(const CheckOptions& options) {
   const auto axes = learn_relevant_axis(options.seed);
   result.at_least("bandwidth learned for an axis without influence over that of one with", axes[1] / axes[0], 5);
   const double coverage = band_coverage(options.full ? 100 : 10, options.seed);
-  result.at_least("simulated: places covered by the 95 % band, in percent", coverage, 90);
-  result.at_most("the same", coverage, 98);
+  result.at_least("simulated: places covered by the 95 % band, in percent, not below", coverage, 90);
+  result.at_most("simulated: places covered by the 95 % band, in percent, not above", coverage, 98);
   check_stations(result, options.full);
   return result;
 }
