@@ -248,27 +248,38 @@ Bandwidth learn_bandwidth(const Samples& samples, bool axes, int steps) {
   const Samples s = checked(samples);
   const int64_t M = s.values.numel(), D = s.points.size(1);
   const auto centred = s.points - s.points.mean(0);
-  const auto start = axes ? centred.std(0) / 2 : centred.std(0).mean().reshape({1}) / 2;
-  auto log_h = start.log().requires_grad_();
-  torch::optim::Adam optimizer({log_h}, torch::optim::AdamOptions(0.05));
+  const auto deviation = axes ? centred.std(0) : centred.std(0).mean().reshape({1});
   const auto bias = torch::zeros({1, 1, M, M}, torch::kFloat64);
   bias[0][0].fill_diagonal_(-std::numeric_limits<double>::infinity());
   const auto lift = [](const torch::Tensor& t) { return t.unsqueeze(0).unsqueeze(0); };
-  for (int step = 0; step < steps; ++step) {
-    optimizer.zero_grad();
+  const auto error = [&](const torch::Tensor& log_h) {
     const auto u = centred / log_h.exp();
     const auto q = torch::cat({u, torch::ones({M, 1}, u.options())}, 1),
                k = torch::cat({u, u.square().sum(1, true) / -2}, 1);
     const auto out = std::get<0>(
         ops::attention(lift(q), lift(k), lift(s.values.unsqueeze(1)), bias, {}, /*causal=*/false, /*scale=*/1.0));
-    (out.flatten() - s.values).square().mean().backward();
-    optimizer.step();
-    // The last third with a falling rate, so that the end does not swing.
-    if (step > 2 * steps / 3)
-      static_cast<torch::optim::AdamOptions&>(optimizer.param_groups()[0].options())
-          .lr(0.05 * double(steps - step) / (steps / 3.0));
+    return (out.flatten() - s.values).square().mean();
+  };
+  torch::Tensor best;
+  double least = std::numeric_limits<double>::infinity();
+  // The error may have two valleys, so one start is wide and one narrow.
+  for (const double part : {2, 16}) {
+    auto log_h = (deviation / part).log().requires_grad_();
+    torch::optim::Adam optimizer({log_h}, torch::optim::AdamOptions(0.05));
+    for (int step = 0; step < steps; ++step) {
+      optimizer.zero_grad();
+      error(log_h).backward();
+      optimizer.step();
+      // The last third with a falling rate, so that the end does not swing.
+      if (step > 2 * steps / 3)
+        static_cast<torch::optim::AdamOptions&>(optimizer.param_groups()[0].options())
+            .lr(0.05 * double(steps - step) / (steps / 3.0));
+    }
+    const double reached = error(log_h).item<double>();
+    if (reached < least) least = reached, best = log_h.detach();
   }
-  const auto h = log_h.detach().exp().expand({axes ? D : 1}).contiguous();
+  FOVEA_CHECK(best.defined(), "learn_bandwidth: the error was never finite");
+  const auto h = best.exp().expand({axes ? D : 1}).contiguous();
   return Bandwidth(h.data_ptr<double>(), h.data_ptr<double>() + h.numel());
 }
 

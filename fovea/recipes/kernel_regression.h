@@ -69,7 +69,8 @@ BandwidthChoice choose_bandwidth(const Samples& samples, LocalFit fit = LocalFit
                                  const Bandwidth& axes = {});
 
 /// The same by learning: attention whose log-bandwidth(s) are trained by Adam on the squared error of samples that do
-/// not see themselves (a bias of minus infinity on the diagonal). `axes`: one bandwidth each, a learned metric.
+/// not see themselves (a bias of minus infinity on the diagonal), from a wide and a narrow start: the error may have two
+/// valleys. `axes`: one bandwidth each, a learned metric.
 /// Cost     O(steps M^2), and M x M for the bias: for some thousand samples.
 Bandwidth learn_bandwidth(const Samples& samples, bool axes = false, int steps = 400);
 
