@@ -38,7 +38,7 @@ struct AttentionOptions {
 /// Numerics f32 accumulation, same bits for any number of threads. Errors of R4.1 are tested.
 /// Errors   caller error on rank, size, dtype or device: see check_attention().
 /// Cost     O(B*H*N*M*C) time, with a window of w keys O(B*H*N*w*C); memory beside the tensors O(B*H*N). A soft cap
-///          doubles the time or so, dropout too.
+///          doubles the time or so, dropout adds half.
 /// Source   Vaswani et al. 2017, eq. 1; soft cap: Gemma Team 2024, section 2; slopes: Press et al. 2022 (ALiBi), section
 ///          3. Definition: kernels/reference/attention.cpp
 std::tuple<at::Tensor, at::Tensor> attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
