@@ -5,6 +5,10 @@
 
 namespace fovea::models {
 
+namespace {
+constexpr double kMostTokens = 1 << 24;  // their positions alone would take 50 GB at the usual width
+}
+
 void VitConfig::validate() const {
   const ConfigRule rule("vit");
   rule.expect(in_channels > 0, "in_channels", in_channels, "1 or more");
@@ -18,6 +22,9 @@ void VitConfig::validate() const {
     rule.expect(img_size[axis] >= patch_size[axis], "img_size", img_size, "at least patch_size");
     rule.expect(proj_type == "conv" || img_size[axis] % patch_size[axis] == 0, "img_size", img_size, "multiples of patch_size with proj_type perceptron");
   }
+  double tokens = 1;
+  for (int axis = 0; axis < 3; ++axis) tokens *= double(img_size[axis] / patch_size[axis]);
+  rule.expect(tokens <= kMostTokens, "img_size", img_size, "at most 2^24 patches of patch_size");
   rule.expect(num_heads > 0 && hidden_size > 0 && hidden_size % num_heads == 0, "num_heads", num_heads, "a divisor of hidden_size " + std::to_string(hidden_size));
   rule.expect(pos_embed_type != "sincos" || hidden_size % 6 == 0, "hidden_size", hidden_size, "a multiple of 6 with pos_embed_type sincos");
   rule.expect(mlp_dim > 0, "mlp_dim", mlp_dim, "1 or more");

@@ -31,7 +31,7 @@ torch::Tensor log_spaced_displacements(const Triple& window, const Triple& train
     axes.push_back(torch::sign(r) * torch::log2(1 + r.abs()) / 3);
   }
   const auto grid = torch::meshgrid(axes, "ij");
-  return torch::stack({grid[0].flatten(), grid[1].flatten(), grid[2].flatten()}, 1).to(torch::kFloat32);
+  return torch::stack({grid[0].flatten(), grid[1].flatten(), grid[2].flatten()}, 1);
 }
 
 torch::Tensor resize_bias_table(const torch::Tensor& table, const Triple& from, const Triple& to) {

@@ -26,7 +26,7 @@ class ContinuousBiasImpl : public torch::nn::Module {
 };
 TORCH_MODULE(ContinuousBias);
 
-/// c(d) of every displacement of a window, [(2wz-1)(2wy-1)(2wx-1),3] f32 in Z, Y, X order.
+/// c(d) of every displacement of a window, [(2wz-1)(2wy-1)(2wx-1),3] f64 in Z, Y, X order.
 torch::Tensor log_spaced_displacements(const Triple& window, const Triple& trained_window);
 
 /// A bias table for windows of another size: trilinear over the displacements, the extreme ones onto each other, so that

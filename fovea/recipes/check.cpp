@@ -24,9 +24,10 @@ const std::vector<RowCheck>& row_checks() {
   static const std::vector<RowCheck> rows = {
       {"P1", "scaled dot-product attention: definition, why it is scaled, softmax as a budget, memory", check_scaled_dot_product},
       {"P2", "3-D patch embedding: token counts, both forms, positions, exact unpatchify", check_patch_embedding},
+      {"P3", "global attention: counts, cost and its N^2, two distant nodules", check_global_attention},
       {"P4", "windowed attention: definition, parameter counts, linear cost, memory", check_window_attention},
-      {"P5", "shifted windows: regions, receptive field, no leak over the border", check_shifted_windows},
-      {"P6", "several heads: parameters, and the same as single heads side by side", check_heads},
+      {"P5", "shifted windows: regions, receptive field, no leak over the border, two distant nodules", check_shifted_windows},
+      {"P6", "several heads: parameters, the same as single heads side by side, three tissues", check_heads},
       {"P7", "relative position bias: index, equivariance, the right-neighbour task", check_relative_bias},
       {"P8", "QK-norm: implicit temperature, bounded scores, learning-rate sweep on Fashion-MNIST", check_qk_norm},
       {"A1", "kernel regression is attention: equality, error slopes, bandwidth, real stations", check_kernel_regression},

@@ -52,6 +52,7 @@ std::vector<CheckResult> run_checks(const std::vector<std::string>& rows, const 
 
 CheckResult check_scaled_dot_product(const CheckOptions& options);  // P1
 CheckResult check_patch_embedding(const CheckOptions& options);   // P2
+CheckResult check_global_attention(const CheckOptions& options);  // P3
 CheckResult check_window_attention(const CheckOptions& options);  // P4
 CheckResult check_shifted_windows(const CheckOptions& options);   // P5
 CheckResult check_heads(const CheckOptions& options);             // P6

@@ -22,6 +22,11 @@ CheckResult check_patch_embedding(const CheckOptions& options) {
     result.equal("parameters, width 768, 16^3 patches, 1 channel", double(n), 3146496);
   }
   result.at_most("convolution against flatten + Linear, largest difference", patch_projection_difference(options.seed), 1e-6);
+  const FormDifference forms = patch_forms_difference(options.seed);
+  result.at_most("convolution form against perceptron form, weights converted, anisotropic patch: largest difference", forms.outputs, 1e-6);
+  result.equal("a weight converted there and back: largest difference", forms.weight, 0);
+  result.at_most("sin-cos positions against their formula, largest difference", sincos_difference(), 1e-6);
+  result.at_most("position table on a grid three times as fine, at the old tokens: largest difference", resized_positions_difference(options.seed), 1e-6);
   const SampleScan scan = sample_scan(options.seed);
   if (!scan.real) result.notes.push_back("Debian's mricron-data is absent: a made-up volume of the same size was used instead of the Colin27 T1");
   result.equal("voxels changed by patchify and unpatchify, 181x217x181, 16^3 patches", double(voxels_changed_by_patchify(scan.voxels, 16)), 0);

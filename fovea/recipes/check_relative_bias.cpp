@@ -6,6 +6,7 @@
 #include "fovea/recipes/check.h"
 #include "fovea/recipes/layer_experiments.h"
 #include "fovea/recipes/right_neighbour.h"
+#include "fovea/report/text.h"
 
 namespace fovea::recipes {
 
@@ -61,17 +62,37 @@ CheckResult check_relative_bias(const CheckOptions& options) {
   result.at_most("equivariance without position, largest difference", moved.unbiased, 1e-6);
   result.at_least("equivariance broken by a position bias, largest difference", moved.biased, 1e-2);
   result.at_most("invariance after mean pooling, largest difference", moved.pooled, 1e-6);
-  int peaks = 0;
+  int peaks = 0, rotary_peaks = 0;
   double worst = 1, above_majority = -1;
+  std::string rotary_accuracies;
   for (uint64_t seed = 0; seed < 5; ++seed) {
     const RightNeighbour learned = learn_right_neighbour(/*with_bias=*/true, options.seed + 10 + seed);
     peaks += learned.peaks_at_right_neighbour, worst = std::min(worst, learned.accuracy);
     const RightNeighbour blind = learn_right_neighbour(/*with_bias=*/false, options.seed + 10 + seed);
     above_majority = std::max(above_majority, blind.accuracy - blind.majority);
+    const RightNeighbour turned = learn_right_neighbour_by_rotary(options.seed + 10 + seed);
+    rotary_peaks += turned.peaks_at_right_neighbour;
+    rotary_accuracies += report::printed(" %.3f", turned.accuracy);
   }
   result.equal("right neighbour: seeds of 5 whose bias peaks at displacement (0, 0, +1)", peaks, 5);
   result.at_least("right neighbour: worst accuracy with bias", worst, 0.99);
   result.at_most("right neighbour: accuracy without bias above the window's most frequent symbol, worst seed", above_majority, 0.03);
+  // A few angles blur the neighbour that a table names exactly: the place is found, the accuracy is only noted.
+  result.at_least("right neighbour with rotary position alone: seeds of 5 whose mean score peaks there", rotary_peaks, 4);
+  result.notes.push_back("right neighbour with rotary position alone, accuracy of each seed:" + rotary_accuracies);
+  for (const auto& [bias, name] : {std::pair{NeighbourBias::kTable, "table, resized trilinearly"},
+                                   std::pair{NeighbourBias::kContinuous, "continuous bias, as it is"}})
+    for (int i = 0; i < (options.full ? 5 : 1); ++i) {
+      const WindowChange c = change_window(bias, 7, 8, options.seed + i);
+      const std::string which = std::string("right neighbour, window 7 to 8, ") + name;
+      if (i == 0) {
+        result.at_least(which + ": accuracy at 7", c.accuracy_before, 0.99);
+        if (bias == NeighbourBias::kContinuous) result.at_least(which + ": accuracy at 8", c.accuracy_after, 0.99);
+      }
+      result.notes.push_back(report::printed("%s, seed %llu: loss %.4f before and %.4f after, accuracy %.3f and %.3f",
+                                             which.c_str(), static_cast<unsigned long long>(options.seed + i),
+                                             c.loss_before, c.loss_after, c.accuracy_before, c.accuracy_after));
+    }
   return result;
 }
 

@@ -5,6 +5,7 @@
 
 #include "fovea/ops/window_attention.h"
 #include "fovea/recipes/check.h"
+#include "fovea/recipes/two_nodules.h"
 #include "fovea/recipes/window_experiments.h"
 
 namespace fovea::recipes {
@@ -62,6 +63,7 @@ CheckResult check_shifted_windows(const CheckOptions& options) {
     result.equal("values of the far face changed by a perturbed near face", double(changed), 0);
     result.at_least("values beside the perturbed face that changed", double(near), 1);
   }
+  check_two_nodules(result, options, {NoduleNetwork::kShiftedWindows, NoduleNetwork::kWindows});
   return result;
 }
 

@@ -7,13 +7,6 @@ namespace fovea::recipes {
 std::vector<Claim> awaited_claims() {
   using enum ClaimCost;
   return {
-      {"C20",
-       "Two far nodules are compared directly, without layer-by-layer convolution",
-       "direct",
-       kTrained,
-       {},
-       "P3a"},
-      {"C24", "One head cannot serve all three tissues", "cannot", kTrained, {}, "P6"},
       {"C31", "MIL attention gives the tell-tale tiles the most weight", "most", kTrained, {}, "A2"},
       {"C34", "Spatial attention costs only a few parameters", "a few", kInstant, {}, "A4"},
       {"C35",

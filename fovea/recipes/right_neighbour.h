@@ -17,4 +17,18 @@ struct RightNeighbour {
 /// Trains for 250 steps: some tenths of a second.
 RightNeighbour learn_right_neighbour(bool with_bias, uint64_t seed);
 
+/// The same without any bias, but with nn::Rotary turning queries and keys. What "peaks" is then the score of the mean
+/// query with the mean key, over all displacements of the window. Trains for 1000 steps: some seconds.
+RightNeighbour learn_right_neighbour_by_rotary(uint64_t seed);
+
+/// The task learnt in windows of from^3 and, without further training, put to windows of to^3.
+struct WindowChange {
+  double loss_before = 0, loss_after = 0;  // cross-entropy, nats; naming symbols by chance costs ln 8 = 2.079
+  double accuracy_before = 0, accuracy_after = 0;
+};
+/// nn::WindowAttention with the bias of each kind: a table resized by nn::resize_bias_table(), or Swin-v2's continuous
+/// bias and cosine scores, whose weights serve any window. Cost: some seconds for windows of 7^3.
+enum class NeighbourBias { kTable, kContinuous };
+WindowChange change_window(NeighbourBias bias, int64_t from, int64_t to, uint64_t seed);
+
 }  // namespace fovea::recipes

@@ -53,6 +53,27 @@ TEST(Unetr, RefusesAnotherSizeThanItsOwn) {
   EXPECT_THROW(make_network(config), ArgumentError);
 }
 
+TEST(Unetr, RefusesHeadsThatDoNotDivideTheWidthAndAbsurdNumbersOfTokensInOneLine) {
+  const auto refusal = [](const UnetrConfig& config) -> std::string {
+    try {
+      config.validate();
+    } catch (const ArgumentError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  auto config = tiny();
+  config.num_heads = 5;
+  EXPECT_THAT(refusal(config), testing::AllOf(testing::HasSubstr("num_heads"), testing::HasSubstr("a divisor of hidden_size 24")));
+  config = tiny();
+  config.img_size = {1'600'000, 1'600'000, 1'600'000};
+  EXPECT_THAT(refusal(config), testing::AllOf(testing::HasSubstr("img_size"), testing::HasSubstr("at most 2^24 patches")));
+  config.img_size = {0, 16, 16};
+  EXPECT_THAT(refusal(config), testing::HasSubstr("img_size"));
+  config = tiny();
+  EXPECT_EQ(refusal(config), "accepted");
+}
+
 TEST(Vit, ClassifiesFromItsClassTokenAndShowsEveryBlock) {
   VitConfig config;
   config.img_size = {16, 16, 16};

@@ -48,11 +48,11 @@ TEST(Claims, RefuseAnUnknownIdAndNameTheNearest) {
 }
 
 TEST(Claims, TrainedOnesNeedFullAndSayWhichRecipeIsMissing) {
-  EXPECT_EQ(run_claims({"C20"}, {})[0].not_evaluated, "needs --full");
+  EXPECT_EQ(run_claims({"C31"}, {})[0].not_evaluated, "needs --full");
   EXPECT_EQ(run_claims({"C26"}, {})[0].not_evaluated, "needs --full");
-  const auto full = run_claims({"C20"}, {/*full=*/true, 0, {}})[0];
+  const auto full = run_claims({"C31"}, {/*full=*/true, 0, {}})[0];
   EXPECT_FALSE(full.result);
-  EXPECT_THAT(full.not_evaluated, HasSubstr("recipe of row P3a is not in this version"));
+  EXPECT_THAT(full.not_evaluated, HasSubstr("recipe of row A2 is not in this version"));
 }
 
 TEST(Claims, GiveTheSameFiguresOnEveryRun) {
@@ -204,6 +204,17 @@ TEST(C19, AThirdOfThePairsIsMasked) {
   EXPECT_EQ(r.figure("windows"), 64);
 }
 
+TEST(C20, GlobalAttentionAndShiftedWindowsCompareFarNodulesTheOthersGuess) {
+  const auto r = found("C20", /*full=*/true);
+  EXPECT_EQ(r.verdict_text(), "holds");
+  EXPECT_GE(r.figure("accuracy_global"), 0.95);
+  EXPECT_GE(r.figure("accuracy_shifted"), 0.95);
+  for (const char* name : {"windows", "convolutions"}) {
+    EXPECT_LE(r.figure(std::string("accuracy_") + name), 0.6) << name;
+    EXPECT_GE(r.figure(std::string("cross_entropy_") + name), 0.68) << name;
+  }
+}
+
 TEST(C21AndC22, HeadsAddNoParametersAndLittleWork) {
   const auto r = found("C21");
   EXPECT_EQ(r.verdict_text(), "exact");
@@ -219,7 +230,21 @@ TEST(C23, AHigherTemperatureFlattens) {
   EXPECT_EQ(r.verdict_text(), "wording inverted");
   EXPECT_LT(r.figure("entropy_0.25"), r.figure("entropy_4"));
   EXPECT_LT(r.figure("entropy_4"), std::log(64.0));
-  EXPECT_THAT(found("C23", /*full=*/true).computed, HasSubstr("recipe of row P6 is not in this version"));
+  const auto trained = found("C23", /*full=*/true);
+  EXPECT_EQ(trained.verdict_text(), "wording inverted");
+  EXPECT_GT(trained.figure("beta_tumour"), trained.figure("beta_oedema"));
+  EXPECT_GT(trained.figure("beta_oedema"), trained.figure("beta_normal"));
+  EXPECT_LT(trained.figure("tau_tumour"), trained.figure("tau_normal"));
+}
+
+TEST(C24, ThreeHeadsEachServeATissueThatOneHeadCannot) {
+  const auto r = found("C24", /*full=*/true);
+  EXPECT_EQ(r.verdict_text(), "holds");
+  EXPECT_LT(r.figure("error_three_heads"), 0.5 * r.figure("error_one_head"));
+  EXPECT_EQ(r.figure("parameters_three_heads"), r.figure("parameters_one_head") + 2);  // two more temperatures
+  EXPECT_GT(r.figure("smallest_purity"), 0.7);
+  EXPECT_GT(r.figure("ablation_own"), 0.5);
+  EXPECT_LT(r.figure("ablation_others"), 0.05);
 }
 
 TEST(C25, AttentionIsEquivariantNotInvariant) {

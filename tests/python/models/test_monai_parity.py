@@ -197,3 +197,76 @@ def test_old_unetr_weights_with_unused_cross_attention_load(tmp_path):
     got = run_probe(tmp_path, network, {"network": "unetr", "config": config}, {"x": x})
     with torch.no_grad():
         assert relative(got["output"], network(x)) <= 1e-4
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_unetr_counts_are_monais_and_those_of_the_literature():
+    """MONAI 1.6 keeps a norm in each block, older ones a whole cross attention, that nothing calls."""
+    network = nets.UNETR(in_channels=1, out_channels=14, img_size=(96, 96, 96))
+    unused = sum(p.numel() for name, p in network.named_parameters() if "cross" in name)
+    assert count(network) - unused == 92784046
+    cross_attention = 3 * 768 * 768 + 768 * 768 + 768
+    assert count(network) + 12 * cross_attention == 121123246
+
+
+VIT = dict(in_channels=2, img_size=(16, 24, 32), patch_size=(8, 4, 8), hidden_size=48, mlp_dim=96, num_layers=3, num_heads=4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(), dict(proj_type="perceptron", qkv_bias=True), dict(pos_embed_type="sincos"), dict(pos_embed_type="none"),
+     dict(classification=True, num_classes=5), dict(classification=True, post_activation="none")],
+    ids=["default", "perceptron", "sincos", "no-position", "classes", "classes-without-tanh"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_vit_equals_monai(tmp_path, options, dtype):
+    options = {**VIT, **options}
+    torch.manual_seed(0)
+    network = nets.ViT(**options)
+    perturb(network)
+    network.to(dtype).eval()
+    fixed = options.get("pos_embed_type", "learnable") != "learnable"
+    if fixed:  # ours is its own table: none is handed over
+        reference = nets.ViT(**options).to(dtype).patch_embedding.position_embeddings
+        network.patch_embedding.position_embeddings.data.copy_(reference)
+        state = {k: v for k, v in network.state_dict().items() if not k.endswith("position_embeddings")}
+        network.state_dict = lambda: state
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 2, *options["img_size"], generator=generator, dtype=dtype)
+    with torch.no_grad():
+        expected = network(x)[0]
+    probe = torch.randn(expected.shape, generator=generator, dtype=dtype)
+    x.requires_grad_()
+    (network(x)[0] * probe).sum().backward()
+    config = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    got = run_probe(tmp_path, network, {"vit": config}, {"x": x.detach(), "probe": probe})
+    exact = dtype == torch.float64
+    # The sin-cos table is made in float by both.
+    assert relative(got["output"], expected) <= (1e-6 if exact and fixed else 1e-11 if exact else 1e-5)
+    for name, parameter in network.named_parameters():
+        if parameter.grad is None or fixed and name.endswith("position_embeddings"):  # MONAI trains the zeros of "none"
+            continue
+        error = (got["grad." + name] - parameter.grad).norm().item()
+        assert error <= (1e-6 if exact and fixed else 1e-9 if exact else 1e-4) * parameter.grad.norm().item() + 1e-8, name
+
+
+@pytest.mark.parametrize("grid, width", [((2, 3, 4), 12), ((6, 6, 6), 768), ((1, 5, 2), 6)])
+def test_sincos_positions_equal_monais(tmp_path, grid, width):
+    """With one layer of zero weights, the tokens are the normed positions: compared through the whole ViT."""
+    from monai.networks.blocks.pos_embed_utils import build_sincos_position_embedding
+
+    config = dict(in_channels=1, img_size=grid, patch_size=(1, 1, 1), hidden_size=width, mlp_dim=1, num_layers=1, num_heads=1, pos_embed_type="sincos")
+    network = nets.ViT(**config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if not name.endswith("position_embeddings") and "norm" not in name:
+                parameter.zero_()
+    state = {k: v for k, v in network.state_dict().items() if not k.endswith("position_embeddings")}
+    network.state_dict = lambda: state
+    got = run_probe(tmp_path, network, {"vit": {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}}, {"x": torch.zeros(1, 1, *grid)})
+    positions = build_sincos_position_embedding(grid, width, 3)
+    expected = torch.nn.functional.layer_norm(positions, (width,))
+    assert (got["output"] - expected).abs().max() <= 1e-6 * expected.abs().max().clamp_min(1)
