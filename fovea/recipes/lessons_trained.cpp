@@ -19,22 +19,19 @@ LessonAnswer yes_or_no(const Bilingual& asked, bool yes) {
   return {asked, 0, 0, yes ? std::vector<std::string>{"yes", "是", "y"} : std::vector<std::string>{"no", "否", "n"}};
 }
 
-// The slice through both nodules of a phantom, [Z,Y,X] averaged over the depths of its two centres.
+// A scan from above, the brightest value along z: a ball striped across y shows its stripes, one striped across z is whole.
 report::Raster phantom(uint64_t seed) {
   auto generator = at::detail::createCPUGenerator(seed);
   const NodulePairs pair = draw_nodule_pairs(1, draw_lungs(1, generator), generator);
-  const auto volume = pair.voxels[0][0];
-  const auto left = volume[pair.centre[0][0][0].item<int64_t>()], right = volume[pair.centre[0][1][0].item<int64_t>()];
-  const int64_t half = volume.size(2) / 2;
-  const auto slice = torch::cat({left.slice(1, 0, half), right.slice(1, half)}, 1);
-  const auto grey = ((slice - slice.min()) / (slice.max() - slice.min()).clamp_min(1e-6) * 255).to(torch::kUInt8).contiguous();
+  const auto seen = pair.voxels[0][0].amax(0);
+  const auto grey = ((seen - seen.min()) / (seen.max() - seen.min()).clamp_min(1e-6) * 255).to(torch::kUInt8).contiguous();
   const auto pixel = grey.accessor<uint8_t, 2>();
   constexpr int64_t kZoom = 4;
-  auto image = report::Image::filled(slice.size(0) * kZoom, slice.size(1) * kZoom, {});
+  auto image = report::Image::filled(seen.size(0) * kZoom, seen.size(1) * kZoom, {});
   for (int64_t y = 0; y < image.height; ++y)
     for (int64_t x = 0; x < image.width; ++x)
       for (int c = 0; c < 3; ++c) image.at(y, x)[c] = pixel[y / kZoom][x / kZoom];
-  report::Raster raster{"a scan: each half at its nodule's depth", image};
+  report::Raster raster{"a scan, brightest along z", image};
   raster.width = 300, raster.height = 320;
   return raster;
 }
@@ -77,7 +74,7 @@ LessonResult hot_or_cold(const LessonArguments& a) {
                 0,
                 low ? std::vector<std::string>{"low", "低"} : std::vector<std::string>{"high", "高"}},
                {{"tissue of the head with the largest β", "β 最大的头对应的组织"}, 0, 0, {names[sharpest].en, names[sharpest].zh}}};
-  report::HeatMap purity{"share of each head's attention"};
+  report::HeatMap purity{"attention of each head (row)"};
   purity.rows = purity.columns = kTissues, purity.range = {0, 1}, purity.decimals = 2, purity.width = 360;
   report::BarPlot tau{"temperature τ of each head", "", {}, {{"", {}}}};
   for (int t = 0; t < kTissues; ++t) {
@@ -85,7 +82,7 @@ LessonResult hot_or_cold(const LessonArguments& a) {
                                              heads.tau[t], 100 * heads.purity[t][t]),
                        names[t].zh + printed("头：β %.2f，τ %.3f，注意力的 %.0f %% 在本组织", heads.beta[t], heads.tau[t],
                                              100 * heads.purity[t][t])});
-    purity.row_names.push_back(names[t].en + " head"), purity.column_names.push_back(names[t].en);
+    purity.row_names.push_back(names[t].en), purity.column_names.push_back(names[t].en);
     purity.values.insert(purity.values.end(), heads.purity[t].begin(), heads.purity[t].end());
     tau.categories.push_back(names[t].en), tau.bars[0].values.push_back(heads.tau[t]);
   }
