@@ -70,10 +70,15 @@ Tensor out_of(const Tensor& x, const Tensor& weight, const OptionalTensor& bias)
                           at::MemoryFormat::ChannelsLast3d);
 }
 
-OutMoments out_and_moments_of(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+Tensor moments_of(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
   if (x.scalar_type() == at::kBFloat16) ArgumentCheck("conv3d_moments", {}).fail("x is bfloat16", "float32 or float64");
-  const auto out = out_of(x, weight, bias);
-  return {out, at::empty_symint({x.sym_size(0), weight.sym_size(0), 2}, x.options().dtype(at::kDouble))};
+  check_conv3d(x, weight, or_undefined(bias));
+  return at::empty_symint({x.sym_size(0), weight.sym_size(0), 2}, x.options().dtype(at::kDouble));
+}
+
+OutMoments out_and_moments_of(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  const auto moments = moments_of(x, weight, bias);
+  return {out_of(x, weight, bias), moments};
 }
 
 Gradients gradients_of(const Tensor&, const Tensor& x, const Tensor& weight, Wanted wanted) {
@@ -219,7 +224,7 @@ Tensor forward_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& 
 }
 
 OutMoments forward_moments_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  const auto moments = std::get<1>(out_and_moments_of(x, weight, bias));
+  const auto moments = moments_of(x, weight, bias);
   return {forward_with(x, weight, bias, nullptr, moments), moments};
 }
 
@@ -362,13 +367,22 @@ std::tuple<Tensor, Tensor> conv3d_moments(const Tensor& x, const Tensor& weight,
 }
 
 struct KeptConv3dWeights::Kept {
-  std::mutex mutex;
-  kernels::cpu::Conv3dWeights transformed;
-  // What they were made of; the storage is held, so that its address cannot become another tensor's.
-  c10::Storage storage;
-  const void* data = nullptr;
-  uint32_t version = 0;
+  /// The weights in the form that this call takes, where it may use kept ones and is not direct.
+  std::optional<kernels::cpu::Conv3dWeights> for_call(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+    const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+                       x.numel() > 0 && !at::autocast::is_autocast_enabled(at::kCPU);
+    // A weight that an optimiser may write to is never kept: writes through raw pointers do not count as changes. Nor is a
+    // tensor made in inference mode, which counts none.
+    const bool recorded = at::GradMode::is_enabled() && (x.requires_grad() || (bias && bias->requires_grad()));
+    if (!plain || recorded || weight.requires_grad() || weight.is_inference()) return {};
+    check_conv3d(x, weight, or_undefined(bias));
+    const auto form = forward_form(x, weight);
+    if (form == Conv3dForm::kDirect) return {};
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return of(weight, form);
+  }
 
+ private:
   /// The weights in this form, made anew where needed.
   kernels::cpu::Conv3dWeights of(const Tensor& weight, Conv3dForm form) {
     const std::lock_guard lock(mutex);
@@ -383,35 +397,31 @@ struct KeptConv3dWeights::Kept {
     }
     return transformed;
   }
+
+  std::mutex mutex;
+  kernels::cpu::Conv3dWeights transformed;
+  // What they were made of; the storage is held, so that its address cannot become another tensor's.
+  c10::Storage storage;
+  const void* data = nullptr;
+  uint32_t version = 0;
 };
 
 KeptConv3dWeights::KeptConv3dWeights() : kept_(std::make_unique<Kept>()) {}
 KeptConv3dWeights::~KeptConv3dWeights() = default;
 
-bool KeptConv3dWeights::use_for(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) const {
-  const bool plain = x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
-                     x.numel() > 0 && !at::autocast::is_autocast_enabled(at::kCPU);
-  // A weight that an optimiser may write to is never kept: writes through raw pointers do not count as changes. Nor is a
-  // tensor made in inference mode, which counts none.
-  const bool recorded = at::GradMode::is_enabled() && (x.requires_grad() || (bias && bias->requires_grad()));
-  if (!plain || recorded || weight.requires_grad() || weight.is_inference()) return false;
-  check_conv3d(x, weight, or_undefined(bias));
-  return forward_form(x, weight) != Conv3dForm::kDirect;
-}
-
 Tensor KeptConv3dWeights::conv3d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  if (!use_for(x, weight, bias)) return ops::conv3d(x, weight, bias);
+  const auto kept = kept_->for_call(x, weight, bias);
+  if (!kept) return ops::conv3d(x, weight, bias);
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  const auto transformed = kept_->of(weight, forward_form(x, weight));
-  return forward_with(x, weight, bias, &transformed);
+  return forward_with(x, weight, bias, &*kept);
 }
 
 std::tuple<Tensor, Tensor> KeptConv3dWeights::conv3d_moments(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  if (!use_for(x, weight, bias)) return ops::conv3d_moments(x, weight, bias);
+  const auto kept = kept_->for_call(x, weight, bias);
+  if (!kept) return ops::conv3d_moments(x, weight, bias);
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  const auto transformed = kept_->of(weight, forward_form(x, weight));
-  const auto moments = std::get<1>(out_and_moments_of(x, weight, bias));
-  return {forward_with(x, weight, bias, &transformed, moments), moments};
+  const auto moments = moments_of(x, weight, bias);
+  return {forward_with(x, weight, bias, &*kept, moments), moments};
 }
 
 std::string conv3d_form(const Tensor& x, const Tensor& weight) { return kernels::name_of(forward_form(x, weight)); }

@@ -49,8 +49,6 @@ class KeptConv3dWeights {
                                                     const std::optional<at::Tensor>& bias = {});
 
  private:
-  bool use_for(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) const;
-
   struct Kept;
   std::unique_ptr<Kept> kept_;
 };

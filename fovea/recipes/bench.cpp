@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <chrono>
 
-#include <ATen/Parallel.h>
-
 #include "fovea/core/error.h"
 #include "fovea/core/process_memory.h"
+#include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
 
@@ -73,8 +72,7 @@ BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions option
   for (const std::string& name : parts)
     if (name != "all" && std::none_of(all_parts().begin(), all_parts().end(), [&](const Part& part) { return part.name == name; }))
       throw ArgumentError("bench: no part is called '" + name + "'; there are " + bench_part_names());
-  const int threads = at::get_num_threads();
-  at::set_num_threads(1);
+  const OneThread one_thread;
   BenchReport report{name_of(chosen_isa()), cpu_model(), kernels::measure_peaks(), 0, {}};
   report.two_thread_speed = kernels::measure_fma_gflops(2) / kernels::measure_fma_gflops(1);
   options.peak_gflops = report.peaks.fma_gflops, options.two_thread_speed = report.two_thread_speed;
@@ -84,7 +82,6 @@ BenchReport run_bench(const std::vector<std::string>& parts, BenchOptions option
         report.rows.push_back(row);
         if (done) done(row);
       });
-  at::set_num_threads(threads);
   return report;
 }
 

@@ -42,22 +42,26 @@ TEST(Attention, TwoQueriesOverThreeKeysMatchNumbersWorkedByHand) {
   EXPECT_NEAR(p.grad_v[2], 0.25, 1e-12);
 }
 
+void expect_gradients_match_finite_differences(const AttentionShape& shape, uint64_t seed) {
+  AttentionProblem<double> p(shape, seed);
+  reference::attention_backward(p.backward_params());
+  const auto loss = [&] {
+    reference::attention_forward(p.params());
+    double sum = 0;
+    for (size_t i = 0; i < p.out.size(); ++i) sum += p.out[i] * p.grad_out[i];
+    return sum;
+  };
+  EXPECT_LT(worst_finite_difference(p.q, p.grad_q, loss), 1e-6) << shape.text();
+  EXPECT_LT(worst_finite_difference(p.k, p.grad_k, loss), 1e-6) << shape.text();
+  EXPECT_LT(worst_finite_difference(p.v, p.grad_v, loss), 1e-6) << shape.text();
+  EXPECT_LT(worst_finite_difference(p.bias, p.grad_bias, loss), 1e-6) << shape.text();
+}
+
 TEST(Attention, GradientsMatchFiniteDifferencesOnEveryInput) {
   for (Broadcast broadcast : {Broadcast::kNone, Broadcast::kBatch, Broadcast::kBatchAndHeads, Broadcast::kQueries}) {
     AttentionShape s = busy_shape();
     s.broadcast = broadcast;
-    AttentionProblem<double> p(s, 1);
-    reference::attention_backward(p.backward_params());
-    const auto loss = [&] {
-      reference::attention_forward(p.params());
-      double sum = 0;
-      for (size_t i = 0; i < p.out.size(); ++i) sum += p.out[i] * p.grad_out[i];
-      return sum;
-    };
-    EXPECT_LT(worst_finite_difference(p.q, p.grad_q, loss), 1e-6);
-    EXPECT_LT(worst_finite_difference(p.k, p.grad_k, loss), 1e-6);
-    EXPECT_LT(worst_finite_difference(p.v, p.grad_v, loss), 1e-6);
-    EXPECT_LT(worst_finite_difference(p.bias, p.grad_bias, loss), 1e-6);
+    expect_gradients_match_finite_differences(s, 1);
   }
 }
 
@@ -71,20 +75,7 @@ TEST(Attention, GradientsOfWindowSoftCapSlopesAndDropoutMatchFiniteDifferences) 
   capped.softcap = 0.7;
   dropped.dropout = 0.4;
   all.window_left = 4, all.causal = true, all.alibi = true, all.softcap = 1.5, all.dropout = 0.2;
-  for (const AttentionShape& s : {window, capped, dropped, all}) {
-    AttentionProblem<double> p(s, 10);
-    reference::attention_backward(p.backward_params());
-    const auto loss = [&] {
-      reference::attention_forward(p.params());
-      double sum = 0;
-      for (size_t i = 0; i < p.out.size(); ++i) sum += p.out[i] * p.grad_out[i];
-      return sum;
-    };
-    EXPECT_LT(worst_finite_difference(p.q, p.grad_q, loss), 1e-6) << s.text();
-    EXPECT_LT(worst_finite_difference(p.k, p.grad_k, loss), 1e-6) << s.text();
-    EXPECT_LT(worst_finite_difference(p.v, p.grad_v, loss), 1e-6) << s.text();
-    EXPECT_LT(worst_finite_difference(p.bias, p.grad_bias, loss), 1e-6) << s.text();
-  }
+  for (const AttentionShape& s : {window, capped, dropped, all}) expect_gradients_match_finite_differences(s, 10);
 }
 
 TEST(Attention, AWindowIsAlignedAtTheBottomRightAndZeroToTheRightIsCausal) {
