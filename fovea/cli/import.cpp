@@ -25,14 +25,12 @@ struct ImportArguments {
 void run(const ImportArguments& a) {
   a.common.apply();
   const auto tensors = infer::with_network_names(infer::read_weights(a.weights), a.weights.string());
-  infer::ModelFolder model;
-  model.config = a.network.empty() ? infer::infer_config(tensors, a.weights.string()) : models::default_config(a.network);
-  io::Json json = infer::network_to_json(model.config);
+  io::Json json = infer::network_to_json(a.network.empty() ? infer::infer_config(tensors, a.weights.string()) : models::default_config(a.network));
   for (const std::string& assignment : a.overrides) io::apply_override(json["config"], assignment);
-  model.config = infer::network_from_json(json, "import: --set");
-  const auto network = models::make_network(model.config, /*seed=*/0);
+  const auto config = infer::network_from_json(json, "import: --set");
+  const auto network = models::make_network(config, /*seed=*/0);
   const auto report = infer::load_weights(*network, tensors, a.weights.string());
-  model.recipe = {{"recipe", "import"}, {"source", a.weights.filename().string()}};
+  infer::ModelDescription model{infer::network_to_json(config), {{"recipe", "import"}, {"source", a.weights.filename().string()}}};
   if (!a.plan.empty()) {
     const auto plan = io::from_json<data::Plan>(io::read_json(a.plan), a.plan.string());
     if (plan.classes() != network->out_channels() || plan.channels() != network->in_channels())

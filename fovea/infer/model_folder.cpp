@@ -67,7 +67,7 @@ class AtomicFolder {
 
 }  // namespace
 
-void save_model(const fs::path& path, const models::NetworkImpl& network, const ModelFolder& model, const std::string& model_card) {
+void save_model(const fs::path& path, const torch::nn::Module& network, const ModelDescription& model, const std::string& model_card) {
   if (fs::exists(path) && !fs::exists(path / kConfigFile) && !(fs::is_directory(path) && fs::is_empty(path))) {
     throw ArgumentError(path.string() + ": exists and is no model folder; choose another name or remove it");
   }
@@ -78,7 +78,7 @@ void save_model(const fs::path& path, const models::NetworkImpl& network, const 
   io::Json json = io::Json::object();
   json["format"] = kFormat;
   json["fovea"] = kVersion;
-  json.update(network_to_json(model.config));
+  json.update(model.network);
   json["recipe"] = model.recipe;
   json["weights_sha256"] = io::sha256_file(weights);
   io::write_json(folder.path() / kConfigFile, json);
@@ -86,29 +86,59 @@ void save_model(const fs::path& path, const models::NetworkImpl& network, const 
   folder.commit();
 }
 
-LoadedModel load_model(const fs::path& path) {
-  const auto config_path = path / kConfigFile, weights = path / kWeightsFile;
-  if (!fs::is_directory(path) || !fs::exists(config_path)) {
+namespace {
+io::Json read_description(const fs::path& path) {
+  const auto file = path / kConfigFile;
+  if (!fs::is_directory(path) || !fs::exists(file)) {
     throw IoError(path, "is no model folder, expected one with config.json and weights.safetensors, as `fovea train` and `fovea import` leave it");
   }
-  const auto json = io::read_json(config_path);
+  auto json = io::read_json(file);
   if (!json.is_object() || !json.contains("format") || !json["format"].is_number_integer()) {
-    throw IoError(config_path, "is no model configuration: \"format\" is missing");
+    throw IoError(file, "is no model configuration: \"format\" is missing");
   }
   if (json["format"] != kFormat) {
-    throw IoError(config_path, "format is " + json["format"].dump() + ", expected " + std::to_string(kFormat) + "; it was made by another version of Fovea");
+    throw IoError(file, "format is " + json["format"].dump() + ", expected " + std::to_string(kFormat) + "; it was made by another version of Fovea");
   }
-  LoadedModel model;
-  model.config = network_from_json(json, config_path.string());
+  return json;
+}
+
+std::string recipe_name(const io::Json& recipe) {
+  return recipe.is_object() && recipe.contains("recipe") && recipe["recipe"].is_string() ? recipe["recipe"].get<std::string>() : "segment";
+}
+}  // namespace
+
+OpenedModel open_model(const fs::path& path) {
+  auto json = read_description(path);
+  OpenedModel model;
+  model.weights_path = path / kWeightsFile;
   model.recipe = json.value("recipe", io::Json::object());
   const std::string expected = json.contains("weights_sha256") && json["weights_sha256"].is_string() ? json["weights_sha256"].get<std::string>() : "";
-  model.sha256 = io::sha256_file(weights);
+  model.sha256 = io::sha256_file(model.weights_path);
   if (model.sha256 != expected) {
-    throw IoError(weights, "SHA-256 is " + model.sha256 + ", expected " + (expected.empty() ? "a digest in config.json" : expected) +
-                               "; the file was changed or damaged after the model was saved");
+    throw IoError(model.weights_path, "SHA-256 is " + model.sha256 + ", expected " + (expected.empty() ? "a digest in config.json" : expected) +
+                                          "; the file was changed or damaged after the model was saved");
   }
+  model.weights = io::read_safetensors(model.weights_path);
+  for (const char* key : {"network", "config"})
+    if (json.contains(key)) model.network[key] = json[key];
+  return model;
+}
+
+std::string recipe_of(const fs::path& path) {
+  const auto json = read_description(path);
+  return recipe_name(json.value("recipe", io::Json::object()));
+}
+
+LoadedModel load_model(const fs::path& path) {
+  auto opened = open_model(path);
+  if (const auto recipe = recipe_name(opened.recipe); recipe != "segment" && recipe != "import")
+    throw ArgumentError(path.string() + ": a model of the recipe '" + recipe + "', expected one that labels voxels");
+  LoadedModel model;
+  model.config = network_from_json(opened.network, (path / kConfigFile).string());
+  model.recipe = std::move(opened.recipe);
+  model.sha256 = std::move(opened.sha256);
   model.network = models::make_network(model.config);
-  load_weights(*model.network, io::read_safetensors(weights), weights.string());
+  load_weights(*model.network, opened.weights, opened.weights_path.string());
   model.network->eval();
   return model;
 }

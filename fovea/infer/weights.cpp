@@ -34,7 +34,7 @@ std::string network_name(std::string name) {
 
 bool is_unused_by_design(const std::string& name) { return name.find(".cross_attn.") != std::string::npos; }
 
-std::map<std::string, torch::Tensor> places_of(const models::NetworkImpl& network) {
+std::map<std::string, torch::Tensor> places_of(const torch::nn::Module& network) {
   std::map<std::string, torch::Tensor> places;
   for (const auto& item : network.named_parameters()) places.emplace(item.key(), item.value());
   for (const auto& item : network.named_buffers()) places.emplace(item.key(), item.value());
@@ -68,7 +68,7 @@ io::TensorMap with_network_names(io::TensorMap tensors, const std::string& where
   return renamed;
 }
 
-WeightReport load_weights(models::NetworkImpl& network, const io::TensorMap& tensors, const std::string& where, Coverage coverage) {
+WeightReport load_weights(torch::nn::Module& network, const io::TensorMap& tensors, const std::string& where, Coverage coverage) {
   const auto places = places_of(network);
   WeightReport report;
   std::vector<std::string> misfits;
@@ -110,7 +110,7 @@ WeightReport load_weights(models::NetworkImpl& network, const io::TensorMap& ten
   return report;
 }
 
-io::TensorMap network_weights(const models::NetworkImpl& network) {
+io::TensorMap network_weights(const torch::nn::Module& network) {
   io::TensorMap tensors;
   for (const auto& [name, tensor] : places_of(network)) tensors.emplace(name, data::from_torch(tensor));
   return tensors;

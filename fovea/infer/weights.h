@@ -25,10 +25,10 @@ struct WeightReport {
 ///          Left out without a word: the never used cross attention of MONAI's older ViT blocks.
 /// Dtypes   floating point, converted to the parameter's; an integer buffer (relative_position_index) must equal the network's.
 /// Errors   ArgumentError beginning with `where`, one line: what is missing, unexpected, of another shape; with kAny, no common name
-WeightReport load_weights(models::NetworkImpl& network, const io::TensorMap& tensors, const std::string& where, Coverage coverage = Coverage::kWhole);
+WeightReport load_weights(torch::nn::Module& network, const io::TensorMap& tensors, const std::string& where, Coverage coverage = Coverage::kWhole);
 
 /// Parameters and buffers by name.
-io::TensorMap network_weights(const models::NetworkImpl& network);
+io::TensorMap network_weights(const torch::nn::Module& network);
 
 /// `tensors` under the names that a network uses: see load_weights().
 /// Errors   ArgumentError if two names become one

@@ -154,7 +154,7 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
   trainer.use_best_weights();
   const fs::path model = options.run / "model";
   const io::Json recipe = {{"recipe", "segment"}, {"plan", io::to_json(config.plan)}, {"predict", io::to_json(config.predict)}};
-  infer::save_model(model, *network, {network_config, recipe}, model_card(dataset, config, cases, result));
+  infer::save_model(model, *network, {infer::network_to_json(network_config), recipe}, model_card(dataset, config, cases, result));
   result.model = model;
   SegmentReport report;
   report.run = options.run;

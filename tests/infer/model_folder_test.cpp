@@ -49,7 +49,7 @@ class ModelFolders : public ::testing::Test {
   }
 
   fs::path save(const models::NetworkConfig& config, const models::Network& network) {
-    ModelFolder model{config, io::Json::object()};
+    ModelDescription model{network_to_json(config), io::Json::object()};
     model.recipe["labels"] = {"background", "tumour"};
     save_model(folder_ / "model", *network, model, "# Card\n");
     return folder_ / "model";
