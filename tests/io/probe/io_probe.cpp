@@ -4,6 +4,7 @@
 //   fovea_io_probe copy IMAGE OUT [LABEL=NAME ...]   read and write; OUT with ":made" in front forgets the source
 //   header fovea_io_probe tensors WEIGHTS                   name -> dtype, shape, SHA-256, of .safetensors or .pt
 //   fovea_io_probe convert WEIGHTS OUT.safetensors
+//   fovea_io_probe pieces VOCABULARY TEXTS.json      numbers of each text's pieces, marks included
 // Errors are one line on stderr and Fovea's exit code.
 #include <cstdio>
 #include <iostream>
@@ -15,6 +16,7 @@
 #include "fovea/io/safetensors.h"
 #include "fovea/io/sha256.h"
 #include "fovea/io/torch_pickle.h"
+#include "fovea/io/word_pieces.h"
 
 namespace {
 
@@ -68,8 +70,13 @@ int run(const std::vector<std::string>& words) {
     std::cout << json.dump() << "\n";
   } else if (verb == "convert" && words.size() > 2) {
     io::write_safetensors(words[2], read_weights(words[1]));
+  } else if (verb == "pieces" && words.size() > 2) {
+    const auto vocabulary = io::WordPieces::read(words[1]);
+    Json json = Json::array();
+    for (const auto& text : io::read_json(words[2])) json.push_back(vocabulary.encode(text.get<std::string>()));
+    std::cout << json.dump() << "\n";
   } else {
-    throw ArgumentError("usage: fovea_io_probe info|read|copy|tensors|convert FILE [OUT]");
+    throw ArgumentError("usage: fovea_io_probe info|read|copy|tensors|convert|pieces FILE [OUT]");
   }
   return 0;
 }
