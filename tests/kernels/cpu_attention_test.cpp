@@ -62,6 +62,16 @@ TEST(CpuAttention, MatchesReferenceWithWindowsSoftCapSlopesAndDropout) {
     }
 }
 
+TEST(CpuAttention, AQueryFarBeforeAllKeysLosesNoPrecisionToItsSlope) {
+  for (Isa isa : testable_isas())
+    for (int64_t keys : {2, 3, 5}) {
+      AttentionShape s;
+      s.N = 200, s.M = keys, s.C = s.Cv = 33, s.alibi = true;
+      AttentionProblem<float> p(s, keys);
+      expect_matches_reference(p, isa, kUnitNormal);
+    }
+}
+
 TEST(CpuAttention, MatchesReferenceOnBothSidesOfEveryTileEdge) {
   for (Isa isa : testable_isas())
     for (int64_t tile : {8, 16, 32, 48, 64})

@@ -45,9 +45,14 @@ struct Call {
   bool open(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
     return p.first_key(i1) <= j0 && j1 <= p.end_key(i0);
   }
-  // What ALiBi adds to the score of query i and key j, log2 units.
+  // What ALiBi adds to the score of query i and key j, log2 units. A query whose place is before all keys counts from the
+  // first one: the way to there is the same for every key, so softmax does not see it, but float32 would round it.
   float alibi(int64_t h, int64_t i, int64_t j) const {
-    return -static_cast<float>(p.alibi_slopes(h) * kLog2eExact) * static_cast<float>(std::abs(i + (M - N) - j));
+    return -static_cast<float>(p.alibi_slopes(h) * kLog2eExact) * static_cast<float>(std::abs(std::max<int64_t>(i + (M - N), 0) - j));
+  }
+  // What the scores of query i lack for it, and the lse must hold.
+  float alibi_before_keys(int64_t h, int64_t i) const {
+    return p.alibi_slopes.data ? -static_cast<float>(p.alibi_slopes(h) * static_cast<double>(std::max<int64_t>(N - M - i, 0))) : 0;
   }
   template <class E>
   static Rows<E> rows(const View<E, 4>& v, int64_t b, int64_t h) {
@@ -185,7 +190,7 @@ void query_block(const Call<T>& call, const ForwardMemory& m, int64_t b, int64_t
   }
   EndBlock(s, true, call.rows(p.out, b, h), i0, queries, m.lse);
   if (p.lse.data)
-    for (int u = 0; u < queries; ++u) p.lse(b, h, i0 + u) = m.lse[u];
+    for (int u = 0; u < queries; ++u) p.lse(b, h, i0 + u) = m.lse[u] + call.alibi_before_keys(h, i0 + u);
 }
 
 template <class T>
@@ -393,7 +398,7 @@ void backward_segment(BackwardCall<T>& call, const BackwardMemory& m, int64_t b,
         CopyRow(q(i), C, step, m.q + i * step);
         CopyRow(upstream(i), Cv, v_step, m.grad_out + i * v_step);
         m.delta[i] = Delta(m.grad_out + i * v_step, out(i), Cv);
-        m.lse[i] = PackedLse(p.lse(b, h, i), far);
+        m.lse[i] = PackedLse(p.lse(b, h, i) - call.alibi_before_keys(h, i), far);
       } else {
         Fill(m.q + i * step, step, 0), Fill(m.grad_out + i * v_step, v_step, 0);
         m.delta[i] = 0, m.lse[i] = kNoWeight;
