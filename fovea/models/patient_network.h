@@ -86,7 +86,7 @@ struct PatientAnswer {
 /// A gate of 1 leaves attention as it is, a gate of 0 is a modality that is missing: the same answer to the bit. So gates,
 /// attention rows and leaving a modality out are all reported, and none of them stands for another.
 /// With concatenation there are no gates and no blocks: outcome = head(mlp(means of the modalities, 0 where missing)).
-/// Names    image.i.*, table.*, measures.*, words.*, text_position, image_position, kind, class_token, gate.*, blocks.i.*,
+/// Names    image.i.*, table.*, measures.*, words.*, text_position, image_position, kind, class_token, gate.*, blocks.i.*, late.*, late_out.*,
 ///          norm.*, head.*, decoder.i.*, outline.*
 /// Errors   ArgumentError on shapes; a patient of whom nothing is known gets the answer for nothing
 class PatientNetworkImpl : public torch::nn::Module {
@@ -121,7 +121,7 @@ class PatientNetworkImpl : public torch::nn::Module {
   std::vector<Modality> modalities_;
   torch::nn::ModuleList images_{nullptr}, blocks_{nullptr}, decoder_{nullptr};
   nn::FeatureTokens table_{nullptr};
-  torch::nn::Linear measures_{nullptr}, gate_{nullptr}, head_{nullptr}, late_{nullptr};
+  torch::nn::Linear measures_{nullptr}, gate_{nullptr}, head_{nullptr}, late_{nullptr}, late_out_{nullptr};
   torch::nn::Embedding words_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
   nn::UnetOutBlock outline_{nullptr};

@@ -48,10 +48,11 @@ TokenGrid VolumeTokensImpl::forward(const torch::Tensor& x) {
                                  torch::IntArrayRef(cell_), " voxels leave ", grid[0] * grid[1] * grid[2],
                                  " tokens, expected 2 or more"));
   constexpr double kSlope = 0.01;
-  auto y = conv[0]->normed(x, kSlope);
-  for (size_t level = 0; level < down.size(); ++level) y = conv[level + 1]->normed(down[level](y), kSlope);
-  const auto tokens = norm(proj(y.permute({0, 2, 3, 4, 1}).flatten(1, 3)));  // B (Z Y X) E
-  return {traced(this, tokens), grid};
+  std::vector<torch::Tensor> levels{conv[0]->normed(x, kSlope)};
+  for (size_t level = 0; level < down.size(); ++level)
+    levels.push_back(conv[level + 1]->normed(down[level](levels.back()), kSlope));
+  const auto tokens = norm(proj(levels.back().permute({0, 2, 3, 4, 1}).flatten(1, 3)));  // B (Z Y X) E
+  return {traced(this, tokens), grid, levels};
 }
 
 torch::Tensor cell_centres(const Triple& grid, const Triple& cell) {

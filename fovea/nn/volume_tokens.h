@@ -20,8 +20,9 @@ struct VolumeTokensOptions {
 
 /// A volume's tokens and where they come from.
 struct TokenGrid {
-  torch::Tensor tokens;  // [B,N,E], Z slowest
-  Triple grid;           // N = Z * Y * X
+  torch::Tensor tokens;               // [B,N,E], Z slowest
+  Triple grid;                        // N = Z * Y * X
+  std::vector<torch::Tensor> levels;  // [B,channels * 2^i,Z,Y,X], finest first: for a decoder's skip connections
 };
 
 /// A small 3-D convolutional encoder that ends in tokens, one for each cell of the coarsest level.
