@@ -109,6 +109,19 @@ def test_deformable_attention(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_channel_pool_and_spatial_gate(dtype):
+    def t(*shape, grad=True):
+        return torch.randn(shape, dtype=dtype, requires_grad=grad)
+
+    check(ops.channel_pool, t(2, 5, 3, 4, 6))
+    check(ops.channel_pool, t(0, 5, 3, 4, 6))
+    check(ops.channel_pool, t(1, 5, 3, 4, 6).detach().contiguous(memory_format=torch.channels_last_3d))
+    x = t(1, 5, 3, 4, 6, grad=False)
+    check(ops.channel_pool_backward, t(1, 2, 3, 4, 6, grad=False), x, ops.channel_pool(x))
+    check(ops.spatial_gate, x, t(1, 2, 3, 3, 1, grad=False), 0.5, 0.1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_axial_attention(dtype):
     def t(*shape, grad=True):
         return torch.randn(shape, dtype=dtype, requires_grad=grad)
