@@ -35,30 +35,6 @@ void normalise(const ChannelNormalisation& how, std::vector<float>& voxels) {
     if (!masked || v != 0) v = (v - shift) * scale;
 }
 
-// One channel, canonical and cropped, as floats.
-std::vector<float> read_channel(const Volume& image, int64_t channel, const Orientation& o, const Box& box) {
-  std::vector<float> voxels(box.voxels());
-  visit_channel(image, channel, [&](auto view) {
-    const auto from = crop(reorient(view, o), box);
-    float* to = voxels.data();
-    for (int64_t z = 0; z < box.shape[0]; ++z)
-      for (int64_t y = 0; y < box.shape[1]; ++y) {
-        const auto* row = &from(z, y, 0);
-        for (int64_t x = 0; x < box.shape[2]; ++x) *to++ = static_cast<float>(row[x * from.stride[2]]);
-      }
-  });
-  return voxels;
-}
-
-// The grid of a box of `g`.
-Geometry cropped(const Geometry& g, const Box& box) {
-  Geometry out = g;
-  out.shape = box.shape;
-  const Point first = g.to_mm({double(box.begin[2]), double(box.begin[1]), double(box.begin[0])});
-  for (int r = 0; r < 3; ++r) out.affine[r][3] = first[r];
-  return out;
-}
-
 Antialias antialias_of(const Plan& plan) {
   return plan.image_resampling == ImageResampling::kLinearAntialias ? Antialias::kOn : Antialias::kOff;
 }

@@ -65,6 +65,12 @@ Volume read_volume(const std::filesystem::path& path, const char* what);
 /// Errors  IoError naming the file: missing, unreadable, number of channels, another grid than the first file's.
 std::vector<Volume> read_images(const Case& one, int64_t channels);
 
+/// One channel of an image after `o`, the part inside `box` of it, as floats [Z, Y, X].
+std::vector<float> read_channel(const Volume& image, int64_t channel, const Orientation& o, const Box& box);
+
+/// The grid of a box of `g`: every voxel keeps its place.
+Geometry cropped(const Geometry& g, const Box& box);
+
 /// True when two grids of files are meant to be the same: equal shape, corners closer than a hundredth of a voxel.
 bool same_place(const Geometry& a, const Geometry& b);
 

@@ -31,6 +31,9 @@ class WordPieces {
   /// Errors   ArgumentError of split_words()
   static WordPieces from_texts(const std::vector<std::string>& texts);
 
+  /// The pieces that a model was saved with; `where` stands in messages. Errors: as read().
+  static WordPieces from_pieces(std::vector<std::string> pieces, const std::filesystem::path& where) { return {std::move(pieces), where}; }
+
   /// The same file format; appears whole or not at all.
   void write(const std::filesystem::path& vocabulary) const;
 

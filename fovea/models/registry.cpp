@@ -1,10 +1,9 @@
 #include "fovea/models/registry.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-
 #include <functional>
 
 #include "fovea/core/error.h"
+#include "fovea/models/seeded_generator.h"
 
 namespace fovea::models {
 namespace {
@@ -32,19 +31,6 @@ Network build(const UnetrConfig& config) { return std::make_shared<UnetrImpl>(co
 
 std::string family(const SwinUnetrConfig&) { return "swin_unetr"; }
 std::string family(const UnetrConfig&) { return "unetr"; }
-
-/// Seeds torch's default generator, and puts its former state back at the end.
-class SeededGenerator {
- public:
-  explicit SeededGenerator(uint64_t seed) : generator_(at::detail::getDefaultCPUGenerator()), state_(generator_.get_state()) {
-    generator_.set_current_seed(seed);
-  }
-  ~SeededGenerator() { generator_.set_state(state_); }
-
- private:
-  at::Generator generator_;
-  torch::Tensor state_;
-};
 
 }  // namespace
 

@@ -1,0 +1,43 @@
+#include "fovea/recipes/patient_config.h"
+
+#include "fovea/core/error.h"
+#include "fovea/io/config.h"
+
+namespace fovea::recipes {
+
+train::TrainConfig PatientConfig::defaults() {
+  train::TrainConfig c;
+  c.steps = 600, c.steps_per_epoch = 20, c.batch_size = 64;
+  c.optimizer.learning_rate = 1e-3, c.optimizer.weight_decay = 1e-2;
+  c.clip_norm = 1, c.average_decay = 0.98;
+  c.best_metric = "score", c.best_is = train::BestIs::kHighest;
+  return c;
+}
+
+void PatientConfig::validate() const {
+  const auto expect = [](bool holds, const std::string& what) {
+    if (!holds) throw ArgumentError("patient: " + what);
+  };
+  image.validate();
+  expect(intervals >= 2, "intervals is " + std::to_string(intervals) + ", expected 2 or more");
+  expect(segmentation_weight >= 0, "segmentation_weight is negative");
+  expect(modality_dropout >= 0 && modality_dropout < 1, "modality_dropout is outside [0, 1)");
+  expect(validation_share >= 0 && validation_share < 0.9, "validation_share is outside [0, 0.9)");
+  expect(outcome != PatientOutcome::kClass || columns.has_label(), "outcome is class, but patients.json names no \"label\"");
+  expect(outcome == PatientOutcome::kClass || columns.has_survival(), "the outcome is a time, but patients.json names no \"time\" and \"event\"");
+  expect(!segments() || (!columns.mask.empty() && !columns.images.empty()), "segmentation_weight is above 0, but patients.json names no \"mask\" or no image");
+  train.validate();
+}
+
+PatientConfig resolve_patient_config(const data::PatientTable& table, const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  io::Json json = file.empty() ? io::Json::object() : io::read_json(file);
+  for (const std::string& assignment : overrides) io::apply_override(json, assignment);
+  PatientConfig defaults;
+  defaults.columns = table.columns;
+  auto config = io::from_json<PatientConfig>(json, file.empty() ? "--set" : file.string(), defaults);
+  if (config.outcome == PatientOutcome::kAuto) config.outcome = config.columns.has_label() ? PatientOutcome::kClass : PatientOutcome::kCox;
+  config.validate();
+  return config;
+}
+
+}  // namespace fovea::recipes

@@ -1,0 +1,65 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fovea/data/fixed_grid.h"
+#include "fovea/data/patient_table.h"
+#include "fovea/io/word_pieces.h"
+#include "fovea/models/patient_network.h"
+
+namespace fovea::recipes {
+
+/// Mean and deviation of training rows, missing ones left out: what makes columns of different units comparable.
+struct ColumnScaling {
+  std::vector<double> mean, deviation;
+
+  template <class V>
+  void visit(V& v) {
+    v("mean", mean, "of the training rows that have a value");
+    v("deviation", deviation, "of the same; 1 where they are all equal");
+  }
+  static ColumnScaling of(const std::vector<std::vector<double>>& rows, size_t columns);
+  /// NaN stays NaN.
+  std::vector<double> apply(const std::vector<double>& row) const;
+};
+
+/// How a table of patients becomes tensors: learnt from the training rows alone, saved with the model and repeated by
+/// prediction.
+struct PatientInputs {
+  data::PatientColumns columns;
+  data::FixedGridConfig image;
+  ColumnScaling numbers;
+  std::vector<std::string> vocabulary;
+  int64_t text_tokens = 0;
+
+  template <class V>
+  void visit(V& v) {
+    v("columns", columns, "what the table's columns are");
+    v("image", image, "grid of the images");
+    v("numbers", numbers, "scaling of the numeric columns");
+    v("vocabulary", vocabulary, "word pieces of the text columns");
+    v("text_tokens", text_tokens, "word pieces that are read of a patient's texts");
+  }
+
+  static PatientInputs fit(const data::PatientTable& table, const std::vector<int64_t>& training_rows, const data::FixedGridConfig& image, int64_t text_tokens);
+  /// Sets what the network must know of the inputs: images, numbers, categories, vocabulary, grid.
+  void describe(models::PatientNetworkConfig& network) const;
+  std::vector<std::string> modality_names() const;  // as the columns call them: "ct", "table", "text"
+};
+
+/// All patients of a table as tensors, read once. Rows of a batch are index_select()ed.
+struct EncodedPatients {
+  models::PatientBatch inputs;
+  torch::Tensor masks;          // [n,Z,Y,X] int64, 1 inside, -1 without a mask; undefined where the table has none
+  torch::Tensor label;          // [n] int64; undefined where the table has none
+  torch::Tensor time, event;    // [n] f64, bool; undefined where the table has none
+  std::vector<Geometry> grids;  // of each patient's first image, where there is one
+
+  int64_t count() const;
+  models::PatientBatch rows(const torch::Tensor& rows) const;
+};
+/// Errors   IoError as read_fixed_grid(); ArgumentError as WordPieces::encode()
+EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inputs);
+
+}  // namespace fovea::recipes
