@@ -12,6 +12,9 @@
 #include "fovea/data/torch_tensor.h"
 #include "fovea/io/json_file.h"
 #include "fovea/nn/feature_tokens.h"
+#include "fovea/nn/gated_cross_attention.h"
+#include "fovea/nn/gated_fusion.h"
+#include "fovea/nn/word_region_attention.h"
 #include "fovea/ops/ensure_registered.h"
 
 namespace {
@@ -30,6 +33,29 @@ Layer make_layer(const io::Json& config) {
     nn::FeatureTokens layer(
         nn::FeatureTokensOptions(config.at("numbers"), config.at("categories").get<std::vector<int64_t>>(), config.at("dim")));
     return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"tokens", layer(in["numbers"], in["codes"])}}; }};
+  }
+  if (name == "gated_fusion") {
+    nn::GatedFusion layer(nn::GatedFusionOptions(config.at("image_dim"), config.at("text_dim"), config.at("dim"))
+                              .gates(config.at("gates"))
+                              .bias(config.at("bias")));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors {
+              const nn::Fused fused = layer(in["v"], in["t"], in["has_image"], in["has_text"]);
+              return {{"vector", fused.vector}, {"gate", fused.gate}};
+            }};
+  }
+  if (name == "gated_cross_attention") {
+    nn::GatedCrossAttention layer(nn::GatedCrossAttentionOptions(config.at("dim"), config.at("heads"))
+                                      .media_dim(config.at("media_dim"))
+                                      .hidden(config.at("hidden")));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["media"], in["mask"])}}; }};
+  }
+  if (name == "word_regions") {
+    nn::WordRegionOptions options;
+    options.single_softmax = config.at("single_softmax");
+    return {std::make_shared<torch::nn::Module>(), [options](Tensors& in) -> Tensors {
+              const auto found = nn::word_regions(in["words"], in["word_mask"], in["regions"], in["region_mask"], options);
+              return {{"scores", found.scores}, {"weights", found.weights}};
+            }};
   }
   throw ArgumentError("fusion probe: no layer " + name);
 }
