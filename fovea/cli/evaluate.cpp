@@ -7,7 +7,10 @@
 #include "fovea/core/error.h"
 #include "fovea/core/progress.h"
 #include "fovea/data/dataset.h"
+#include "fovea/data/patient_table.h"
+#include "fovea/io/json_file.h"
 #include "fovea/recipes/evaluate.h"
+#include "fovea/recipes/patient_model.h"
 #include "fovea/recipes/segment_report.h"
 #include "fovea/recipes/segment_train.h"
 
@@ -58,8 +61,20 @@ void check_outputs(const EvaluateArguments& a) {
   for (const fs::path& file : {a.output, a.report}) require_folder_of(file);
 }
 
+// A table of predictions against a table of patients.
+void run_patients(const EvaluateArguments& a) {
+  if (!a.output.empty()) require_folder_of(a.output);
+  const auto scores = recipes::evaluate_predictions(a.predictions, data::open_patients(a.references));
+  io::Json json = io::Json::object();
+  for (const auto& s : scores) json[s.name] = {{"value", s.value}, {"low", s.interval.low}, {"high", s.interval.high}};
+  if (!a.output.empty()) io::write_json(a.output, json);
+  if (a.common.json) return void(std::printf("%s\n", json.dump(2).c_str()));
+  for (const auto& s : scores) std::printf("%-10s %.3f (95 %% of resamples: %.3f to %.3f)\n", s.name.c_str(), s.value, s.interval.low, s.interval.high);
+}
+
 void run(EvaluateArguments& a) {
   a.common.apply();
+  if (data::is_patient_table(a.references)) return run_patients(a);
   check_outputs(a);
   const auto labels = labels_of(a);
   recipes::EvaluateOptions options;
@@ -94,9 +109,10 @@ void add_evaluate(CLI::App& program) {
   auto a = std::make_shared<EvaluateArguments>();
   CLI::App* command = program.add_subcommand("evaluate",
       "Example: fovea evaluate -p predictions -r labelsTs -d Dataset004_Hippocampus -o summary.json\n\n"
-      "Scores label files against references: Dice, IoU, HD95, NSD with exact surface distances; writes nnU-Net's summary.json.");
-  command->add_option("-p,--predictions", a->predictions, "folder of predicted labels")->required();
-  command->add_option("-r,--references", a->references, "folder of reference labels, same names")->required();
+      "Scores label files against references: Dice, IoU, HD95, NSD with exact surface distances; writes nnU-Net's summary.json.\n"
+      "Or predictions of patients: fovea evaluate -p predictions.csv -r FOLDER, with FOLDER/patients.csv.");
+  command->add_option("-p,--predictions", a->predictions, "folder of predicted labels, or predictions.csv")->required();
+  command->add_option("-r,--references", a->references, "folder of reference labels, same names, or with patients.csv")->required();
   command->add_option("-d,--dataset", a->dataset, "dataset that names the structures");
   command->add_option("--label", a->labels, "structure to score: 1=anterior, or 1+2=whole for a region")->take_all();
   command->add_option("-o,--output", a->output, "summary.json");

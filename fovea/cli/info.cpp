@@ -8,7 +8,9 @@
 #include "fovea/infer/model_folder.h"
 #include "fovea/io/image.h"
 #include "fovea/io/safetensors.h"
+#include "fovea/io/config.h"
 #include "fovea/models/registry.h"
+#include "fovea/recipes/patient_model.h"
 
 namespace fovea::cli {
 
@@ -30,6 +32,13 @@ Json of_image(const fs::path& path) {
 }
 
 Json of_model(const fs::path& path) {
+  if (infer::recipe_of(path) == "patient") {
+    const auto model = recipes::PatientModel::load(path);
+    int64_t parameters = 0;
+    for (const auto& p : model.network->parameters()) parameters += p.numel();
+    return {{"model", path.string()}, {"recipe", "patient"}, {"trained_on", model.inputs.columns.name}, {"simulated", model.simulated}, {"parameters", parameters},
+            {"modalities", model.inputs.modality_names()}, {"outcome", io::to_json(model.head)}};
+  }
   const auto model = infer::load_model(path);
   Json labels = Json::array();
   if (model.recipe.contains("plan") && model.recipe["plan"].contains("labels"))

@@ -6,8 +6,10 @@
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
 #include "fovea/core/progress.h"
+#include "fovea/infer/model_folder.h"
 #include "fovea/io/json_file.h"
 #include "fovea/nn/convolution.h"
+#include "fovea/recipes/patient_model.h"
 #include "fovea/recipes/segment_predict.h"
 
 namespace fovea::cli {
@@ -65,8 +67,20 @@ nlohmann::ordered_json to_json(const recipes::PredictResult& r) {
           {"dense_score_bytes", r.memory.dense_score_bytes}, {"label_resampling", r.label_resampling}};
 }
 
-void run(const PredictArguments& a) {
+// A table of patients: one line each.
+void run_patients(const PredictArguments& a, const CLI::App& command) {
+  for (const char* flag : {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue"})
+    if (command.count(flag)) throw ArgumentError(std::string("predict: ") + flag + " is for segmentation; " + a.model.string() + " is a model of patients");
+  if (a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one folder with patients.csv");
+  require_folder_of(a.output);
+  const int64_t patients = recipes::predict_patients(recipes::PatientModel::load(a.model), a.inputs.front(), a.output);
+  if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"patients", patients}}).dump(2).c_str());
+  else std::printf("%s\n", a.output.c_str());
+}
+
+void run(const PredictArguments& a, const CLI::App& command) {
   a.common.apply();
+  if (infer::recipe_of(a.model) == "patient") return run_patients(a, command);
   auto segmenter = recipes::Segmenter::load(a.model);
   segmenter.windows = windows_of(a, segmenter);
   recipes::PredictOptions options;
@@ -117,10 +131,11 @@ void add_predict(CLI::App& program) {
   auto a = std::make_shared<PredictArguments>();
   CLI::App* command = program.add_subcommand("predict",
       "Example: fovea predict -m runs/demo/model -i scan.nii.gz -o labels.nii.gz --max-ram 4G\n\n"
-      "Segments a scan, or every scan of a folder with the model kept in memory. The result lies on the scan's own grid.");
+      "Segments a scan, or every scan of a folder with the model kept in memory. The result lies on the scan's own grid.\n"
+      "With a model of patients: fovea predict -m runs/p/model -i FOLDER -o predictions.csv, FOLDER with patients.csv.");
   command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan, or folder of scans; repeat it for the channel files of one scan")->required();
-  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), or folder")->required();
+  command->add_option("-i,--input", a->inputs, "scan, folder of scans, or folder with patients.csv; repeat it for the channel files of one scan")->required();
+  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients")->required();
   command->add_option("--preset", a->preset, "windows and blending as in nnunet or monai (default: the model's)");
   command->add_option("--overlap", a->overlap, "share of a window that its neighbour covers")->check(CLI::Range(0.0, 0.95));
   command->add_option("--mirror-axes", a->mirror_axes, "average over mirrored windows: 0 = Z, 1 = Y, 2 = X")->delimiter(',');
@@ -129,7 +144,7 @@ void add_predict(CLI::App& program) {
   command->add_flag("--save-probabilities", a->save_probabilities, "also write ID_probabilities.nii.gz (0..255)");
   command->add_flag("--continue", a->continue_prediction, "keep results that exist");
   a->common.add_to(*command);
-  command->callback([a] { run(*a); });
+  command->callback([a, command] { run(*a, *command); });
 }
 
 }  // namespace fovea::cli

@@ -9,6 +9,7 @@
 #include "fovea/core/progress.h"
 #include "fovea/infer/memory_plan.h"
 #include "fovea/io/config.h"
+#include "fovea/recipes/patient_train.h"
 #include "fovea/recipes/segment_train.h"
 
 namespace fovea::cli {
@@ -20,52 +21,72 @@ struct TrainArguments {
   CommonOptions common;
   fs::path dataset, config, output;
   std::vector<std::string> overrides;
-  std::string fold = "all", max_ram = "4G", max_time, augment, command_line;
+  std::string recipe = "auto", fold = "all", max_ram = "4G", max_time, augment, command_line;
   int64_t steps = 0;
   bool resume = false, print_config = false;
   std::vector<std::string> argv;
 };
 
-recipes::SegmentConfig resolve(const TrainArguments& a, const CLI::App& command, const data::Dataset& dataset) {
+// What --steps, --max-time, --seed and --set say of any recipe's config.
+std::vector<std::string> overrides_of(const TrainArguments& a, const CLI::App& command) {
   std::vector<std::string> overrides;
   if (a.steps > 0) overrides.push_back("train.steps=" + std::to_string(a.steps));
   if (!a.max_time.empty()) overrides.push_back("train.max_time_s=" + std::to_string(parse_duration_s(a.max_time, "--max-time")));
   if (command.count("--seed")) overrides.push_back("train.seed=" + std::to_string(a.common.seed));
   if (!a.augment.empty()) overrides.push_back("augment=" + io::to_json(data::augment_preset(a.augment)).dump());
   overrides.insert(overrides.end(), a.overrides.begin(), a.overrides.end());
-  return recipes::resolve_segment_config(dataset, a.config, overrides, infer::parse_bytes(a.max_ram));
+  return overrides;
+}
+
+std::optional<int64_t> fold_of(const TrainArguments& a) {
+  if (a.fold == "all") return {};
+  int64_t fold = 0;
+  const auto [end, error] = std::from_chars(a.fold.data(), a.fold.data() + a.fold.size(), fold);
+  if (error != std::errc() || end != a.fold.data() + a.fold.size()) throw ArgumentError("train: --fold " + a.fold + ", expected a number or all");
+  return fold;
+}
+
+// Says what a run left; `metrics` are the ones that matter.
+void print_result(const TrainArguments& a, const train::TrainResult& training, const fs::path& model, const fs::path& report, const nlohmann::ordered_json& metrics) {
+  if (a.common.json) {
+    std::printf("%s\n", nlohmann::ordered_json({{"run", a.output.string()}, {"model", model.string()}, {"report", report.string()},
+                {"step", training.step}, {"skipped_steps", training.skipped_steps}, {"seconds", training.seconds},
+                {"finished", !model.empty()}, {"metrics", metrics}}).dump(2).c_str());
+  } else if (!model.empty()) {
+    std::printf("%s\n", model.c_str());
+  }
+  // Unfinished is not done, or a script would go on; the trainer has said how to resume.
+  if (model.empty()) throw CLI::RuntimeError(static_cast<int>(ExitCode::kOutOfResource));
+}
+
+void train_segment(const TrainArguments& a, const CLI::App& command) {
+  const auto dataset = data::open_dataset(a.dataset);
+  if (!dataset.note.empty()) print_line(dataset.note);
+  const auto config = recipes::resolve_segment_config(dataset, a.config, overrides_of(a, command), infer::parse_bytes(a.max_ram));
+  if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
+  config.train.validate();
+  const auto result = recipes::train_segmentation(dataset, config, {a.output, fold_of(a), a.resume, a.argv});
+  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
+  for (const auto& [name, value] : result.training.best_step ? result.training.best_metrics : result.training.last_metrics) metrics[name] = value;
+  print_result(a, result.training, result.model, result.report, metrics);
+}
+
+void train_patient(const TrainArguments& a, const CLI::App& command) {
+  for (const char* flag : {"--augment", "--max-ram"})
+    if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of patients");
+  const auto table = data::open_patients(a.dataset);
+  const auto config = recipes::resolve_patient_config(table, a.config, overrides_of(a, command));
+  if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
+  const auto result = recipes::train_patients(table, config, {a.output, fold_of(a), a.resume, a.argv});
+  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
+  for (const auto& score : result.scores) metrics[score.name] = {{"value", score.value}, {"low", score.interval.low}, {"high", score.interval.high}};
+  print_result(a, result.training, result.model, result.report, metrics);
 }
 
 void run(const TrainArguments& a, const CLI::App& command) {
   a.common.apply();
-  const auto dataset = data::open_dataset(a.dataset);
-  if (!dataset.note.empty()) print_line(dataset.note);
-  const auto config = resolve(a, command, dataset);
-  if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
-  config.train.validate();
-
-  recipes::SegmentTrainOptions options;
-  options.run = a.output;
-  options.resume = a.resume;
-  options.command = a.argv;
-  if (a.fold != "all") {
-    int64_t fold = 0;
-    const auto [end, error] = std::from_chars(a.fold.data(), a.fold.data() + a.fold.size(), fold);
-    if (error != std::errc() || end != a.fold.data() + a.fold.size()) throw ArgumentError("train: --fold " + a.fold + ", expected a number or all");
-    options.fold = fold;
-  }
-  const auto result = recipes::train_segmentation(dataset, config, options);
-  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
-  for (const auto& [name, value] : result.training.best_step ? result.training.best_metrics : result.training.last_metrics) metrics[name] = value;
-  if (a.common.json) {
-    std::printf("%s\n", nlohmann::ordered_json({{"run", a.output.string()}, {"model", result.model.string()}, {"report", result.report.string()},
-                {"step", result.training.step}, {"skipped_steps", result.training.skipped_steps}, {"seconds", result.training.seconds},
-                {"finished", !result.model.empty()}, {"metrics", metrics}}).dump(2).c_str());
-  } else if (!result.model.empty()) {
-    std::printf("%s\n", result.model.c_str());
-  }
-  // Unfinished is not done, or a script would go on; the trainer has said how to resume.
-  if (result.model.empty()) throw CLI::RuntimeError(static_cast<int>(ExitCode::kOutOfResource));
+  const bool patient = a.recipe == "patient" || (a.recipe == "auto" && data::is_patient_table(a.dataset));
+  return patient ? train_patient(a, command) : train_segment(a, command);
 }
 }  // namespace
 
@@ -73,8 +94,10 @@ void add_train(CLI::App& program) {
   auto a = std::make_shared<TrainArguments>();
   CLI::App* command = program.add_subcommand("train",
       "Example: fovea train -d Dataset004_Hippocampus --fold 0 --max-time 1h -o runs/hippocampus-0\n\n"
-      "Trains a segmentation network on an nnU-Net folder or a Decathlon datalist; writes a run folder with model/ and report.html.");
-  command->add_option("-d,--dataset", a->dataset, "nnU-Net folder, Decathlon datalist, or folder with imagesTr and labelsTr")->required();
+      "Trains a segmentation network on an nnU-Net folder or a Decathlon datalist, or a network of patients on a folder with\n"
+      "patients.csv (scans, tables, texts; a class or survival); writes a run folder with model/ and report.html.");
+  command->add_option("-d,--dataset", a->dataset, "nnU-Net folder, Decathlon datalist, folder with imagesTr and labelsTr, or with patients.csv")->required();
+  command->add_option("--recipe", a->recipe, "segment, patient, or auto: what the dataset is for")->check(CLI::IsMember({"auto", "segment", "patient"}))->capture_default_str();
   command->add_option("-o,--output", a->output, "run folder")->capture_default_str();
   command->add_option("-c,--config", a->config, "JSON config (comments allowed); see --print-config");
   command->add_option("--set", a->overrides, "change one key: --set train.optimizer.learning_rate=1e-3")->take_all();

@@ -86,6 +86,8 @@ void require_outcome(const Rows& rows, size_t row, const Patient& patient, const
 }
 }  // namespace
 
+bool is_patient_table(const fs::path& where) { return fs::exists(where / "patients.csv") || (where.extension() == ".csv" && fs::is_regular_file(where)); }
+
 PatientTable open_patients(const fs::path& where, const OpenPatientsOptions& options) {
   const fs::path description = table_file(where).parent_path() / "patients.json";
   if (!fs::exists(description))

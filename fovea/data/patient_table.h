@@ -68,6 +68,9 @@ struct OpenPatientsOptions {
   bool need_outcome = true;
 };
 
+/// True for a folder with patients.csv, or a .csv file.
+bool is_patient_table(const std::filesystem::path& where);
+
 /// Opens FOLDER/patients.csv with FOLDER/patients.json (or FILE.csv with patients.json beside it). Image files are
 /// looked for, not read.
 /// Errors   IoError naming line, column and cell: a column that is not there, two patients of one id, a number that is

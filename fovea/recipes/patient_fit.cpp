@@ -7,6 +7,7 @@
 #include "fovea/core/error.h"
 #include "fovea/core/rng.h"
 #include "fovea/models/seeded_generator.h"
+#include "fovea/recipes/one_thread.h"
 #include "fovea/recipes/patient_train.h"
 #include "fovea/train/loss.h"
 
@@ -99,6 +100,9 @@ PatientSplit split_patients(const data::PatientTable& table, std::optional<int64
 }
 
 FittedPatients fit_patients(const EncodedPatients& patients, const PatientSplit& split, const PatientConfig& config, train::RunFolder& folder, const FitOptions& options) {
+  // Small products gain nothing from threads that wait for each other.
+  std::optional<OneThread> one_thread;
+  if (config.network.images == 0) one_thread.emplace();
   FittedPatients out;
   out.head = PatientHead::fit(config, patients, split.train);
   auto network_config = config.network;
@@ -124,6 +128,7 @@ FittedPatients fit_patients(const EncodedPatients& patients, const PatientSplit&
     const auto& rows = batch.label;
     const Rng rng(config.train.seed, uint32_t(batch.image[0].item<int64_t>()), uint32_t(batch.image[1].item<int64_t>()), kHideStream);
     const auto answer = out.network->forward(hide_some(patients.rows(rows), config.modality_dropout, rng));
+    if (!out.head.is_learnt()) return outline_loss(answer.segmentation, patients.masks.index_select(0, rows));
     const auto outcome = out.head.loss(answer.outcome, patients, rows);
     if (!config.segments()) return outcome.to(torch::kFloat);
     auto outline = outline_loss(answer.segmentation, patients.masks.index_select(0, rows));

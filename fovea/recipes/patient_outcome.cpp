@@ -41,7 +41,7 @@ PatientHead PatientHead::fit(const PatientConfig& config, const EncodedPatients&
   PatientHead head;
   head.kind = config.outcome;
   if (head.is_class()) head.classes = config.columns.classes;
-  if (head.is_class() || head.kind == PatientOutcome::kCox) return head;
+  if (head.is_class() || head.kind == PatientOutcome::kCox || !head.is_learnt()) return head;
   const train::SurvivalTensors known{patients.time.index_select(0, training_rows), patients.event.index_select(0, training_rows)};
   head.cuts = train::TimeIntervals::of_equal_events(known, config.intervals).cuts();
   return head;
@@ -49,7 +49,7 @@ PatientHead PatientHead::fit(const PatientConfig& config, const EncodedPatients&
 
 int64_t PatientHead::outputs() const {
   if (is_class()) return int64_t(classes.size());
-  return kind == PatientOutcome::kCox ? 1 : int64_t(cuts.size()) + 1;
+  return kind == PatientOutcome::kCox || !is_learnt() ? 1 : int64_t(cuts.size()) + 1;
 }
 
 torch::Tensor PatientHead::loss(const torch::Tensor& outcome, const EncodedPatients& patients, const torch::Tensor& rows) const {

@@ -23,6 +23,8 @@ struct PatientHead {
 
   /// For the config; intervals are cut so that the training rows have as many events in each.
   static PatientHead fit(const PatientConfig& config, const EncodedPatients& patients, const torch::Tensor& training_rows);
+  /// False for kAuto: the outline alone is learnt.
+  bool is_learnt() const { return kind != PatientOutcome::kAuto; }
   bool is_class() const { return kind == PatientOutcome::kClass; }
   int64_t outputs() const;
 

@@ -12,6 +12,7 @@
 #include "fovea/core/version.h"
 #include "fovea/io/image.h"
 #include "fovea/io/json_file.h"
+#include "fovea/recipes/training_log.h"
 #include "fovea/report/html.h"
 #include "fovea/report/text.h"
 
@@ -24,37 +25,6 @@ using io::Json;
 using report::fixed;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
-// Columns of a CSV file of numbers by name; an absent file has none.
-std::map<std::string, std::vector<double>> read_columns(const fs::path& path) {
-  std::map<std::string, std::vector<double>> columns;
-  std::ifstream file(path);
-  std::string line, cell;
-  if (!std::getline(file, line)) return columns;
-  std::vector<std::string> names;
-  for (std::istringstream head(line); std::getline(head, cell, ',');) names.push_back(cell);
-  while (std::getline(file, line)) {
-    std::istringstream row(line);
-    for (size_t c = 0; c < names.size() && std::getline(row, cell, ','); ++c) columns[names[c]].push_back(std::strtod(cell.c_str(), nullptr));
-  }
-  return columns;
-}
-
-// A curve of at most `points` points: each the mean of its share, so that noise of single steps does not hide the trend.
-report::Series smoothed(const std::string& name, const std::vector<double>& x, const std::vector<double>& y, size_t points) {
-  report::Series series;
-  series.name = name;
-  const size_t n = std::min(x.size(), y.size()), share = std::max<size_t>(1, (n + points - 1) / points);
-  for (size_t begin = 0; begin < n; begin += share) {
-    double sum = 0;
-    int64_t count = 0;
-    const size_t end = std::min(n, begin + share);
-    for (size_t i = begin; i < end; ++i)
-      if (std::isfinite(y[i])) sum += y[i], ++count;
-    series.x.push_back(x[end - 1]), series.y.push_back(count ? sum / double(count) : kNan);
-  }
-  return series;
-}
 
 double number(const Json& json, const char* key) {
   return json.is_object() && json.contains(key) && json[key].is_number() ? json[key].get<double>() : kNan;
