@@ -103,8 +103,8 @@ torch::Tensor WindowAttentionImpl::clipped_bias(const torch::Tensor& table, cons
   return table.index_select(0, index.flatten()).view({n, n, options_.heads()}).permute({2, 0, 1}).contiguous();
 }
 
-torch::Tensor WindowAttentionImpl::forward(const torch::Tensor& x) {
-  return traced(this, proj_drop(linear(attend(x, nullptr), proj)));
+torch::Tensor WindowAttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& source) {
+  return traced(this, proj_drop(linear(attend(x, nullptr, source), proj)));
 }
 
 torch::Tensor WindowAttentionImpl::add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
@@ -113,8 +113,11 @@ torch::Tensor WindowAttentionImpl::add_to(const torch::Tensor& x, const torch::n
   return linear(attend(x, norm), proj, nullptr, x);
 }
 
-torch::Tensor WindowAttentionImpl::attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm) {
+torch::Tensor WindowAttentionImpl::attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
+                                          const torch::Tensor& source) {
   TORCH_CHECK(x.dim() == 5 && x.size(4) == options_.dim(), "window_attention: x is ", x.sizes(), ", expected [B,Z,Y,X,", options_.dim(), "]");
+  TORCH_CHECK(!source.defined() || source.sizes() == x.sizes(), "window_attention: source is ", source.sizes(),
+              ", expected ", x.sizes(), " as x");
   const int64_t heads = options_.heads(), channels = options_.dim() / heads;
   auto call = std::make_shared<Call>();
   call->window = options_.window();
@@ -127,7 +130,15 @@ torch::Tensor WindowAttentionImpl::attend(const torch::Tensor& x, const torch::n
     call->window[axis] = length;
     call->shift[axis] = 0;
   }
-  call->qkv = linear(x, qkv, norm).view({x.size(0), x.size(1), x.size(2), x.size(3), 3, heads, channels});
+  torch::Tensor projected = source.defined() ? torch::Tensor() : linear(x, qkv, norm);
+  if (source.defined()) {
+    const auto rows = [&](const torch::Tensor& t, int64_t from, int64_t to) {
+      return t.defined() ? t.slice(0, from * options_.dim(), to * options_.dim()) : t;
+    };
+    projected = torch::cat({torch::linear(x, rows(qkv->weight, 0, 1), rows(qkv->bias, 0, 1)),
+                            torch::linear(source, rows(qkv->weight, 1, 3), rows(qkv->bias, 1, 3))}, -1);
+  }
+  call->qkv = projected.view({x.size(0), x.size(1), x.size(2), x.size(3), 3, heads, channels});
   if (clipped) {
     call->bias = clipped_bias(bias_table(), call->window);
   } else {

@@ -56,20 +56,22 @@ struct WindowAttentionOptions {
   TORCH_ARG(Triple, trained_window) = {0, 0, 0};  ///< of kContinuous, where its weights come from another window
 };
 
-/// Multi-head self-attention inside (shifted) windows of a token grid, with relative position bias.
-///   out = proj(window_attention(qkv(x)))
+/// Multi-head attention inside (shifted) windows of a token grid, with relative position bias: self, or of one modality
+/// on another that lies on the same grid.
+///   out = proj(window_attention(q(x), k(source), v(source))),  source = x unless given; (q, k, v) are the rows of qkv
 /// An axis no longer than the window is one window without shift. The op does partition, roll, mask and reverse by index
 /// arithmetic: x is never rolled or copied into windows. Defaults are the exact mathematics; MONAI's weights want the
 /// first choice of each of the three enums above.
-/// Shapes   x, out [B,Z,Y,X,E]
+/// Shapes   x, source, out [B,Z,Y,X,E]
 /// Names    qkv.{weight [3E,E],bias}, proj.{weight,bias}, relative_position_bias_table [(2wz-1)(2wy-1)(2wx-1),H],
 ///          buffer relative_position_index int64 [w^3,w^3]; with kCosine logit_scale [H,1,1] and, for qkv.bias, q_bias and
 ///          v_bias [E]; with kContinuous cpb_mlp.{0,2}.* for the table
-/// Source   Liu et al. 2021 (Swin), arXiv:2103.14030, eq. 4; Liu et al. 2022 (Swin-v2), arXiv:2111.09883, section 3
+/// Source   Liu et al. 2021 (Swin), arXiv:2103.14030, eq. 4; Liu et al. 2022 (Swin-v2), arXiv:2111.09883, section 3; two
+///          modalities: Meng et al. 2023 (XSurv), arXiv:2307.11330, whose q and kv are the rows of qkv
 class WindowAttentionImpl : public torch::nn::Module {
  public:
   explicit WindowAttentionImpl(const WindowAttentionOptions& options);
-  torch::Tensor forward(const torch::Tensor& x);
+  torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& source = {});
   /// x + forward(norm(x)).
   torch::Tensor add_to(const torch::Tensor& x, const torch::nn::LayerNorm& norm);
 
@@ -100,7 +102,8 @@ class WindowAttentionImpl : public torch::nn::Module {
 
  private:
   struct Call;
-  torch::Tensor attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm);  // what enters proj
+  torch::Tensor attend(const torch::Tensor& x, const torch::nn::LayerNorm& norm,
+                       const torch::Tensor& source = {});                              // what enters proj
   torch::Tensor bias_table();                                                          // [(2w-1)^3,H]
   torch::Tensor clipped_bias(const torch::Tensor& table, const Triple& window) const;  // [H,n,n]
   torch::Tensor cosine_qkv(const torch::Tensor& qkv) const;                            // [...,3,H,C]

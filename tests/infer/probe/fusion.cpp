@@ -11,9 +11,12 @@
 #include "fovea/core/error.h"
 #include "fovea/data/torch_tensor.h"
 #include "fovea/io/json_file.h"
+#include "fovea/models/mcat.h"
+#include "fovea/nn/co_attention.h"
 #include "fovea/nn/feature_tokens.h"
 #include "fovea/nn/gated_cross_attention.h"
 #include "fovea/nn/gated_fusion.h"
+#include "fovea/nn/window_attention.h"
 #include "fovea/nn/word_region_attention.h"
 #include "fovea/ops/ensure_registered.h"
 
@@ -57,6 +60,45 @@ Layer make_layer(const io::Json& config) {
               return {{"scores", found.scores}, {"weights", found.weights}};
             }};
   }
+  if (name == "parallel_co_attention") {
+    nn::ParallelCoAttention layer(config.at("dim"), config.at("hidden"));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors {
+              const auto read = layer(in["image"], in["table"], in["image_mask"], in["table_mask"]);
+              return {{"image_vector", read.image}, {"table_vector", read.table},
+                      {"image_weights", read.image_weights}, {"table_weights", read.table_weights}};
+            }};
+  }
+  if (name == "co_attention") {
+    nn::CoAttention layer(nn::CoAttentionOptions(config.at("dim"), config.at("heads"))
+                              .other_dim(config.at("other_dim"))
+                              .hidden(config.at("hidden")));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors {
+              const auto [a, b] = layer(in["a"], in["b"], in["a_mask"], in["b_mask"]);
+              return {{"first", a}, {"second", b}};
+            }};
+  }
+  if (name == "window_cross_attention") {
+    nn::WindowAttention layer(nn::WindowAttentionOptions(config.at("dim"), config.at("heads"))
+                                  .window(config.at("window").get<nn::Triple>())
+                                  .shift(config.at("shift").get<nn::Triple>())
+                                  .padded_tokens(nn::PaddedTokens::kAttend)
+                                  .region_mask(nn::RegionMask::kAdditive)
+                                  .clipped_bias(nn::ClippedBias::kCornerOfIndex));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["source"])}}; }};
+  }
+  if (name == "mcat") {
+    models::Mcat model(models::McatConfig{.omic_sizes = config.at("omic_sizes").get<std::vector<int64_t>>(),
+                                          .patch_features = config.at("patch_features")});
+    const size_t groups = config.at("omic_sizes").size();
+    return {model.ptr(), [model, groups](Tensors& in) mutable -> Tensors {
+              std::vector<torch::Tensor> omics;
+              for (size_t i = 0; i < groups; ++i) omics.push_back(in["omic" + std::to_string(i)]);
+              const auto out = model(in["patches"], omics, in["mask"]);
+              return {{"logits", out.logits}, {"survival", out.survival}, {"risk", out.risk},
+                      {"co_attention", out.co_attention}, {"co_attention_scores", out.co_attention_scores},
+                      {"path_weights", out.path_weights}, {"omic_weights", out.omic_weights}};
+            }};
+  }
   throw ArgumentError("fusion probe: no layer " + name);
 }
 
@@ -73,6 +115,7 @@ void run(const char* config_path, const char* weights_path, const char* input_pa
   Tensors inputs;
   for (const auto& [name, data] : io::read_safetensors(input_path)) {
     inputs[name] = data::to_torch(data);
+    if (name.ends_with("mask")) inputs[name] = inputs[name].to(torch::kBool);
     if (inputs[name].is_floating_point()) inputs[name].requires_grad_();
   }
   const Tensors given = inputs;
