@@ -34,6 +34,7 @@ struct PatientConfig {
   double segmentation_weight = 0;
   train::TaskBalance balance = train::TaskBalance::kFixed;
   double modality_dropout = 0.1;
+  bool mirror = false;
   double validation_share = 0.2;
   train::TrainConfig train = defaults();
 
@@ -47,6 +48,7 @@ struct PatientConfig {
     v("segmentation_weight", segmentation_weight, "of the loss that outlines the mask on the first image; 0 = not learnt");
     v("balance", balance, "of outcome and segmentation: fixed, uncertainty or pcgrad");
     v("modality_dropout", modality_dropout, "probability that a modality is hidden from a training step, so that the network can do without");
+    v("mirror", mirror, "training images and masks are mirrored at random along each axis; not where left and right matter");
     v("validation_share", validation_share, "of the training patients, who choose the best checkpoint; 0 = the last one is taken");
     v("train", train, "optimiser, schedule, length, checkpoints");
   }

@@ -14,7 +14,7 @@
 namespace fovea::recipes {
 
 namespace {
-constexpr uint32_t kSplitStream = 81, kOrderStream = 82, kHideStream = 83;
+constexpr uint32_t kSplitStream = 81, kOrderStream = 82, kHideStream = 83, kMirrorStream = 84;
 
 std::vector<int64_t> shuffled(std::vector<int64_t> rows, Rng rng) {
   for (size_t i = rows.size(); i > 1; --i) std::swap(rows[i - 1], rows[size_t(rng.below(i))]);
@@ -56,6 +56,21 @@ models::PatientBatch hide_some(models::PatientBatch batch, double probability, R
   if (batch.measures.defined()) batch.measures = batch.measures.masked_fill(hidden(batch.measures.size(0)).unsqueeze(1), std::numeric_limits<float>::quiet_NaN());
   if (batch.text.defined()) batch.text = batch.text.masked_fill(hidden(batch.text.size(0)).unsqueeze(1), 0);
   return batch;
+}
+
+// Each patient's images and mask mirrored along the same random axes.
+void mirror(models::PatientBatch& batch, torch::Tensor& masks, Rng rng) {
+  if (!batch.images.defined()) return;
+  batch.images = batch.images.clone();
+  if (masks.defined()) masks = masks.clone();
+  for (int64_t i = 0; i < batch.images.size(0); ++i) {
+    std::vector<int64_t> axes;  // from the end: Z, Y, X
+    for (int64_t axis = -3; axis < 0; ++axis)
+      if (rng.chance(0.5f)) axes.push_back(axis);
+    if (axes.empty()) continue;
+    batch.images[i].copy_(batch.images[i].flip(axes));
+    if (masks.defined()) masks[i].copy_(masks[i].flip(axes));
+  }
 }
 
 // Dice and cross-entropy of the outlines; undefined where no patient of the batch has a mask.
@@ -126,12 +141,15 @@ FittedPatients fit_patients(const EncodedPatients& patients, const PatientSplit&
   };
   const train::LossFunction loss = [&](const train::Batch& batch) {
     const auto& rows = batch.label;
-    const Rng rng(config.train.seed, uint32_t(batch.image[0].item<int64_t>()), uint32_t(batch.image[1].item<int64_t>()), kHideStream);
-    const auto answer = out.network->forward(hide_some(patients.rows(rows), config.modality_dropout, rng));
-    if (!out.head.is_learnt()) return outline_loss(answer.segmentation, patients.masks.index_select(0, rows));
+    const auto random = [&](uint32_t stream) { return Rng(config.train.seed, uint32_t(batch.image[0].item<int64_t>()), uint32_t(batch.image[1].item<int64_t>()), stream); };
+    auto inputs = hide_some(patients.rows(rows), config.modality_dropout, random(kHideStream));
+    auto masks = config.segments() ? patients.masks.index_select(0, rows) : torch::Tensor();
+    if (config.mirror) mirror(inputs, masks, random(kMirrorStream));
+    const auto answer = out.network->forward(inputs);
+    if (!out.head.is_learnt()) return outline_loss(answer.segmentation, masks);
     const auto outcome = out.head.loss(answer.outcome, patients, rows);
     if (!config.segments()) return outcome.to(torch::kFloat);
-    auto outline = outline_loss(answer.segmentation, patients.masks.index_select(0, rows));
+    auto outline = outline_loss(answer.segmentation, masks);
     if (outline.defined()) outline = config.segmentation_weight * outline;
     if (config.balance == train::TaskBalance::kUncertainty) return trained.balance->forward({outcome.to(torch::kFloat), outline});
     if (config.balance == train::TaskBalance::kPcGrad) return train::projected_loss({outcome.to(torch::kFloat), outline}, trainable(*out.network));

@@ -8,9 +8,10 @@
 // Does outlining a tumour help to tell the patient's course, and the other way round? Row A10.
 namespace fovea::recipes {
 
-/// Made-up scans of 16^3 voxels: a bright tumour (an ellipsoid of mean radius 2.5 to 5 voxels) whose rim is more or less
-/// rough, beside bright blobs without rim, in noise. The hazard is exp(size + roughness), both standardised; about a third
-/// of the patients are lost to follow-up.
+/// Made-up scans of 16^3 voxels with four bright lesions, ellipsoids of mean radius 2.2 to 4.2 voxels with a rim that is more
+/// or less rough, in noise. One of them, with a dark core, is the tumour: the mask shows it. The hazard is exp(size +
+/// roughness) of the tumour, both standardised; what the other lesions look like does not matter. About a third of the
+/// patients are lost to follow-up.
 struct TumourPatients {
   EncodedPatients patients;  // one image, masks, time and event
   torch::Tensor volume;      // [n] f64, voxels of the tumour
@@ -35,7 +36,7 @@ struct TumourPrognosis {
 };
 
 /// Trains the three networks on the same `patients` simulated patients. Same seed, same result.
-/// Cost     about 10 s on one thread
+/// Cost     about a minute on one thread
 TumourPrognosis learn_tumour_prognosis(int64_t patients, uint64_t seed, train::TaskBalance balance = train::TaskBalance::kFixed);
 
 }  // namespace fovea::recipes
