@@ -5,7 +5,9 @@
 
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
+#include "fovea/data/radiomics.h"
 #include "fovea/infer/model_folder.h"
+#include "fovea/io/atomic_file.h"
 #include "fovea/io/image.h"
 #include "fovea/io/safetensors.h"
 #include "fovea/io/config.h"
@@ -59,16 +61,66 @@ Json of_tensors(const fs::path& path) {
   return {{"file", path.string()}, {"tensors", list}, {"elements", elements}, {"metadata", metadata}};
 }
 
-void run(const CommonOptions& common, const std::vector<fs::path>& paths) {
+struct Masked {
+  fs::path mask, table;
+  data::RadiomicsOptions options;
+};
+
+// The 107 radiomic features of the voxels under a mask; NaN, a feature that is not defined, becomes null.
+Json of_masked(const fs::path& scan, const Masked& masked) {
+  const Volume image = io::read_image(scan), mask = io::read_image(masked.mask);
+  Json features = Json::object();
+  try {
+    for (const auto& [name, value] : data::radiomics(image, mask, masked.options)) features[name] = value;
+  } catch (const ArgumentError& error) {
+    throw IoError(scan, "with mask " + masked.mask.string() + ": " + error.what());
+  }
+  return features;
+}
+
+// One row a scan, columns as pyradiomics' batch output has them.
+void write_table(const fs::path& path, const Json& all, const fs::path& mask) {
+  const auto quoted = [](const std::string& text) {
+    std::string out = "\"";
+    for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
+    return out + "\"";
+  };
+  std::string text = "Image,Mask";
+  for (const std::string& name : data::radiomics_names()) text += "," + name;
+  for (const Json& one : all) {
+    text += "\n" + quoted(one["file"].get<std::string>()) + "," + quoted(mask.string());
+    for (const auto& [name, value] : one["radiomics"].items()) {
+      char number[32];
+      std::snprintf(number, sizeof number, "%.17g", value.get<double>());
+      text += std::string(",") + number;
+    }
+  }
+  io::AtomicFile file(path);
+  file.write(text + "\n");
+  file.commit();
+}
+
+void run(const CommonOptions& common, const std::vector<fs::path>& paths, const Masked& masked) {
+  if (!masked.table.empty() && masked.mask.empty())
+    throw ArgumentError("info: -o writes the features under a mask, give --mask FILE as well");
+  if (!masked.table.empty()) require_folder_of(masked.table);
   Json all = Json::array();
   for (const fs::path& path : paths) {
     if (!fs::exists(path)) throw IoError(path, "no such file or folder");
     all.push_back(fs::is_directory(path) ? of_model(path) : path.extension() == ".safetensors" ? of_tensors(path) : of_image(path));
+    if (masked.mask.empty()) continue;
+    if (!all.back().contains("shape_zyx")) throw IoError(path, "expected a scan beside --mask");
+    all.back()["radiomics"] = of_masked(path, masked);
   }
+  if (!masked.table.empty()) write_table(masked.table, all, masked.mask);
   if (common.json) return void(std::printf("%s\n", all.dump(2).c_str()));
   for (const Json& one : all)
     for (const auto& [key, value] : one.items()) {
       if ((value.is_array() || value.is_object()) && value.empty()) continue;
+      if (key == "radiomics") {
+        for (const auto& [name, number] : value.items()) std::printf("  %-56s %.10g\n", name.c_str(), number.get<double>());
+        continue;
+      }
       if (key == "tensors") {
         for (const auto& [name, t] : value.items())
           std::printf("  %-72s %-5s %s\n", name.c_str(), t["dtype"].get<std::string>().c_str(), t["shape"].dump().c_str());
@@ -82,10 +134,15 @@ void run(const CommonOptions& common, const std::vector<fs::path>& paths) {
 void add_info(CLI::App& program) {
   auto common = std::make_shared<CommonOptions>();
   auto paths = std::make_shared<std::vector<fs::path>>();
-  CLI::App* command = program.add_subcommand("info", "Example: fovea info scan.nii.gz\n\nWhat a scan, a model folder or a .safetensors file is: grid, type, orientation, classes.");
+  CLI::App* command = program.add_subcommand("info", "Example: fovea info scan.nii.gz --mask tumour.nii.gz -o features.csv\n\nWhat a scan, a model folder or a .safetensors file is: grid, type, orientation, classes; with a mask its 107 radiomic features.");
+  auto masked = std::make_shared<Masked>();
   command->add_option("path", *paths, "scans, model folders, .safetensors files")->required();
+  command->add_option("-m,--mask", masked->mask, "features of the scan's voxels under this mask, under pyradiomics' names");
+  command->add_option("--label", masked->options.label, "the mask's value")->capture_default_str();
+  command->add_option("--bin-width", masked->options.bin_width, "grey levels are multiples of it")->capture_default_str();
+  command->add_option("-o,--output", masked->table, "also write the features as CSV, one row a scan");
   common->add_to(*command);
-  command->callback([common, paths] { run(*common, *paths); });
+  command->callback([common, paths, masked] { run(*common, *paths, *masked); });
 }
 
 }  // namespace fovea::cli

@@ -43,7 +43,25 @@ void check_options(const RadiomicsOptions& o) {
     refuse("resegment_range has " + std::to_string(o.resegment_range.size()) + " numbers, expected 1 or 2");
 }
 
-Grid read_grid(const Volume& image, const Volume& mask, const RadiomicsOptions& options) {
+// The smallest box that holds every voxel of which f(place in the array) is true.
+template <class F>
+Box box_of(const std::array<int64_t, 3>& shape, F&& f) {
+  std::array<int64_t, 3> least = shape, most{-1, -1, -1};
+  for (int64_t z = 0, i = 0; z < shape[0]; ++z)
+    for (int64_t y = 0; y < shape[1]; ++y)
+      for (int64_t x = 0; x < shape[2]; ++x, ++i)
+        if (f(i)) {
+          const std::array<int64_t, 3> at = {z, y, x};
+          for (int a = 0; a < 3; ++a) least[a] = std::min(least[a], at[a]), most[a] = std::max(most[a], at[a]);
+        }
+  Box box;
+  if (most[0] < 0) return box;
+  for (int a = 0; a < 3; ++a) box.begin[a] = least[a], box.shape[a] = most[a] - least[a] + 1;
+  return box;
+}
+
+// whole: the whole image, else the mask's box.
+Grid read_grid(const Volume& image, const Volume& mask, const RadiomicsOptions& options, bool whole) {
   for (const Volume* v : {&image, &mask})
     if (v->channels != 1)
       throw ArgumentError(std::string("radiomics: ") + (v == &image ? "image" : "mask") + " has " +
@@ -51,11 +69,27 @@ Grid read_grid(const Volume& image, const Volume& mask, const RadiomicsOptions& 
   if (!same_place(image.geometry, mask.geometry))
     throw ArgumentError("radiomics: mask has " + to_string(mask.geometry) + ", expected the image's grid, " +
                         to_string(image.geometry) + "; resample the mask first");
-  Grid grid{image.geometry.shape, image.geometry.spacing_mm(), {}, {}};
-  grid.intensity.resize(size_t(image.size())), grid.inside.resize(size_t(image.size()));
-  visit_channel(image, 0, [&](auto v) { std::copy_n(v.data, v.size(), grid.intensity.begin()); });
+  Grid grid;
+  grid.spacing_mm = image.geometry.spacing_mm();
+  Box box{{0, 0, 0}, image.geometry.shape};
   visit_channel(mask, 0, [&](auto v) {
-    for (int64_t i = 0; i < v.size(); ++i) grid.inside[i] = double(v.data[i]) == double(options.label);
+    const auto inside = [&](int64_t i) { return double(v.data[i]) == double(options.label); };
+    if (!whole) box = box_of(v.shape, inside);
+    grid.shape = box.shape;
+    grid.inside.reserve(size_t(box.voxels()));
+    for (int64_t z = 0; z < box.shape[0]; ++z)
+      for (int64_t y = 0; y < box.shape[1]; ++y)
+        for (int64_t x = 0; x < box.shape[2]; ++x)
+          grid.inside.push_back(
+              inside(((box.begin[0] + z) * v.shape[1] + box.begin[1] + y) * v.shape[2] + box.begin[2] + x));
+  });
+  visit_channel(image, 0, [&](auto v) {
+    grid.intensity.reserve(size_t(box.voxels()));
+    for (int64_t z = 0; z < box.shape[0]; ++z)
+      for (int64_t y = 0; y < box.shape[1]; ++y) {
+        const auto* row = v.data + ((box.begin[0] + z) * v.shape[1] + box.begin[1] + y) * v.shape[2] + box.begin[2];
+        grid.intensity.insert(grid.intensity.end(), row, row + box.shape[2]);
+      }
   });
   return grid;
 }
@@ -69,21 +103,6 @@ void check_finite(const Grid& grid, bool everywhere) {
                         (everywhere ? "in the image" : "under the mask") + ", expected finite intensities");
 }
 
-Box inside_box(const std::vector<uint8_t>& inside, const std::array<int64_t, 3>& shape) {
-  std::array<int64_t, 3> least = shape, most{-1, -1, -1};
-  for (int64_t z = 0, i = 0; z < shape[0]; ++z)
-    for (int64_t y = 0; y < shape[1]; ++y)
-      for (int64_t x = 0; x < shape[2]; ++x, ++i)
-        if (inside[i]) {
-          const std::array<int64_t, 3> at = {z, y, x};
-          for (int a = 0; a < 3; ++a) least[a] = std::min(least[a], at[a]), most[a] = std::max(most[a], at[a]);
-        }
-  Box box;
-  if (most[0] < 0) return box;
-  for (int a = 0; a < 3; ++a) box.begin[a] = least[a], box.shape[a] = most[a] - least[a] + 1;
-  return box;
-}
-
 // Mean 0 and deviation 1 (of a sample) over the whole image, times scale.
 void normalise(std::vector<double>& intensity, double scale) {
   double mean = 0, square = 0;
@@ -95,8 +114,8 @@ void normalise(std::vector<double>& intensity, double scale) {
 }
 
 // The box of the mask and a margin at another spacing. Grids share the outer border of the first voxel.
-// whole: intensities are of a type of whole numbers and stay so, cut off as a cast does.
-Grid resample(const Grid& in, const Box& box, const std::array<double, 3>& wanted_mm, bool whole) {
+// integers: intensities are of a type of whole numbers and stay so, cut off as a cast does.
+Grid resample(const Grid& in, const Box& box, const std::array<double, 3>& wanted_mm, bool integers) {
   Grid out;
   std::array<double, 3> ratio, first;  // new voxels per old; old index of new voxel 0
   bool same = true;
@@ -129,7 +148,7 @@ Grid resample(const Grid& in, const Box& box, const std::array<double, 3>& wante
           within &= at[a] >= -0.5 && at[a] < double(in.shape[a]) - 0.5;
         }
         const double value = within ? spline.at(at) : 0;
-        out.intensity.push_back(whole ? std::trunc(value) : value);
+        out.intensity.push_back(integers ? std::trunc(value) : value);
         out.inside.push_back(within ? in.inside[(nearest[0] * in.shape[1] + nearest[1]) * in.shape[2] + nearest[2]]
                                     : 0);
       }
@@ -137,7 +156,7 @@ Grid resample(const Grid& in, const Box& box, const std::array<double, 3>& wante
 }
 
 Region cut(const Grid& grid) {
-  const Box box = inside_box(grid.inside, grid.shape);
+  const Box box = box_of(grid.shape, [&](int64_t i) { return grid.inside[i] != 0; });
   Region region{box.shape, grid.spacing_mm, {}, {}, 0};
   region.inside.reserve(size_t(box.voxels())), region.intensity.reserve(size_t(box.voxels()));
   for (int64_t z = 0; z < box.shape[0]; ++z)
@@ -183,17 +202,19 @@ void resegment(Grid& grid, const RadiomicsOptions& options) {
 
 Regions cut_regions(const Volume& image, const Volume& mask, const RadiomicsOptions& options) {
   check_options(options);
-  Grid grid = read_grid(image, mask, options);
   const bool resampled =
       std::any_of(options.spacing_mm.begin(), options.spacing_mm.end(), [](double s) { return s > 0; });
-  check_finite(grid, resampled || options.normalise_scale > 0);
+  const bool whole = resampled || options.normalise_scale > 0;
+  Grid grid = read_grid(image, mask, options, whole);
+  check_finite(grid, whole);
   Regions regions;
   regions.shape = cut(grid);
   check_extent(regions.shape, options, "");
   if (options.normalise_scale > 0) normalise(grid.intensity, options.normalise_scale);
   if (resampled) {
-    const bool whole = !is_floating(image.dtype) && options.normalise_scale == 0;
-    grid = resample(grid, inside_box(grid.inside, grid.shape), options.spacing_mm, whole);
+    const bool integers = !is_floating(image.dtype) && options.normalise_scale == 0;
+    grid = resample(grid, box_of(grid.shape, [&](int64_t i) { return grid.inside[i] != 0; }), options.spacing_mm,
+                    integers);
     regions.shape = cut(grid);
     check_extent(regions.shape, options, " after resampling");
   } else if (options.normalise_scale > 0) {

@@ -31,6 +31,7 @@ const std::vector<RowCheck>& row_checks() {
       {"P7", "relative position bias: index, equivariance, the right-neighbour task", check_relative_bias},
       {"P8", "QK-norm: implicit temperature, bounded scores, learning-rate sweep on Fashion-MNIST", check_qk_norm},
       {"A1", "kernel regression is attention: equality, error slopes, bandwidth, real stations", check_kernel_regression},
+      {"A8", "radiomics token: features equal to published ones, whom a class token trusts", check_radiomics},
       {"A10", "prognosis: Cox as R fits it, Rotterdam to GBSG, outline and outcome on one trunk", check_prognosis},
   };
   return rows;

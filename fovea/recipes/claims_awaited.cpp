@@ -17,7 +17,6 @@ std::vector<Claim> awaited_claims() {
        "A5"},
       {"C36", "Co-attention links image and table both ways", "both ways", kTrained, {}, "A6"},
       {"C37", "A sentence finds its region and a gate sets the image's weight", "finds it", kTrained, {}, "A7"},
-      {"C38", "The class token decides which features to trust", "decides", kTrained, {}, "A8"},
       {"C41", "Hiding most blocks forces long-range dependencies", "forces", kTrained, {}, "A9"},
       {"C42", "Both task losses update the same attention weights", "both", kTrained, {}, "A10"},
       {"C45",

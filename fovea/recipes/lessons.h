@@ -106,5 +106,6 @@ std::vector<Lesson> window_lessons();  // cut-a-volume, quadratic-wall, ripples
 std::vector<Lesson> layer_lessons();   // free-heads, where-am-i, implicit-temperature
 std::vector<Lesson> kernel_lessons();  // kernel-regression
 std::vector<Lesson> trained_lessons();  // two-nodules, hot-or-cold
+std::vector<Lesson> radiomics_lessons();  // whom-to-trust
 
 }  // namespace fovea::recipes
