@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "fovea/core/error.h"
+#include "fovea/nn/finding_attention.h"
 #include "fovea/nn/gated_cross_attention.h"
 #include "fovea/nn/gated_fusion.h"
 #include "fovea/nn/word_region_attention.h"
@@ -47,6 +48,42 @@ TEST(GatedFusion, WithoutAModalityIsTheOtherAndTheGateSaysSo) {
   EXPECT_EQ(v.grad()[1].abs().sum().item<double>(), 0);
   EXPECT_EQ(t.grad()[2].abs().sum().item<double>(), 0);
   for (const auto& p : layer->parameters()) EXPECT_TRUE(p.grad().isfinite().all().item<bool>());
+}
+
+TEST(FindingAttention, EqualsTheCompositionAndSaysWhatSpeaksForNothing) {
+  torch::manual_seed(0);
+  FindingAttention layer(FindingAttentionOptions(6).source_dim(5));
+  layer->to(torch::kFloat64);
+  auto x = draw({2, 3, 6}, 1), source = draw({2, 4, 5}, 2);
+  const auto mask = torch::tensor({{true, false, true, true}, {true, true, true, true}});
+  const auto scores = torch::matmul(layer->q_proj(x), layer->k_proj(source).transpose(1, 2)) / std::sqrt(6.0);
+  const Finding found = layer(x, source, mask);
+  // The first case without its second region.
+  const auto three = torch::tensor({0, 2, 3});
+  const auto s = scores[0].index_select(1, three);
+  EXPECT_LT((found.weights[0].index_select(1, three) - s.softmax(1)).abs().max().item<double>(), 1e-14);
+  EXPECT_EQ(found.weights[0].select(1, 1).abs().max().item<double>(), 0);
+  const auto odds = s.exp().mean(1).log() - layer->nothing(x[0]).squeeze(1);
+  EXPECT_LT((found.found[0] - odds).abs().max().item<double>(), 1e-13);
+  const auto vector = layer->out_proj(torch::matmul(scores[1].softmax(1), layer->v_proj(source[1])));
+  EXPECT_LT((found.vector[1] - vector).abs().max().item<double>(), 1e-14);
+  EXPECT_LT((layer(x, source).vector[1] - vector).abs().max().item<double>(), 1e-14);
+}
+
+TEST(FindingAttention, FindsNothingWhereEveryRegionIsMaskedWhateverTheyHold) {
+  FindingAttention layer(FindingAttentionOptions(4));
+  auto x = torch::randn({2, 3, 4}).requires_grad_(), source = torch::randn({2, 5, 4});
+  source[0].fill_(1e30);
+  source.requires_grad_();
+  auto mask = torch::ones({2, 5}, torch::kBool);
+  mask[0].fill_(false);
+  const Finding found = layer(x, source, mask);
+  EXPECT_EQ(found.weights[0].abs().sum().item<double>(), 0);
+  EXPECT_TRUE(found.found[0].eq(-INFINITY).all().item<bool>());
+  EXPECT_TRUE(found.vector.isfinite().all().item<bool>());
+  (found.vector.sum() + found.found[1].sum()).backward();
+  EXPECT_TRUE(x.grad().isfinite().all().item<bool>() && source.grad().isfinite().all().item<bool>());
+  EXPECT_THAT(refusal([&] { layer(x, torch::zeros({2, 5, 3})); }), HasSubstr("expected [B,Q,4] and [B,N,4]"));
 }
 
 TEST(GatedFusion, RefusesOtherShapesInOneLine) {
