@@ -4,6 +4,9 @@
 
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
+#include "fovea/data/patient_table.h"
+#include "fovea/infer/model_folder.h"
+#include "fovea/recipes/patient_page.h"
 #include "fovea/recipes/segment_explain.h"
 
 namespace fovea::cli {
@@ -15,12 +18,25 @@ struct ExplainArguments {
   CommonOptions common;
   fs::path model, output;
   std::vector<fs::path> inputs;
-  std::string mm, voxel;
+  std::string mm, voxel, patient;
   bool mirror_left_right = false;
 };
 
+// One page on one patient.
+void run_patient(const ExplainArguments& a) {
+  if (a.patient.empty()) throw ArgumentError("explain: " + a.model.string() + " is a model of patients; say which with --patient");
+  if (!a.mm.empty() || !a.voxel.empty() || a.mirror_left_right) throw ArgumentError("explain: --mm, --voxel and --mirror-left-right are for segmentation; " + a.model.string() + " is a model of patients");
+  require_folder_of(a.output);
+  const auto model = recipes::PatientModel::load(a.model);
+  const auto table = data::open_patients(a.inputs.front(), model.inputs.columns, {.need_outcome = false});
+  recipes::write_patient_page(a.output, model, table, a.patient);
+  std::printf("%s\n", a.output.c_str());
+}
+
 void run(const ExplainArguments& a) {
   a.common.apply();
+  if (infer::recipe_of(a.model) == "patient") return run_patient(a);
+  if (!a.patient.empty()) throw ArgumentError("explain: --patient is for models of patients; " + a.model.string() + " labels voxels");
   const auto segmenter = recipes::Segmenter::load(a.model);
   auto cases = recipes::find_inputs(a.inputs.front(), segmenter.plan.channels());
   if (cases.size() != 1) throw ArgumentError("explain: --input " + a.inputs.front().string() + " holds " + std::to_string(cases.size()) + " cases, expected one scan");
@@ -38,12 +54,14 @@ void add_explain(CLI::App& program) {
   auto a = std::make_shared<ExplainArguments>();
   CLI::App* command = program.add_subcommand("explain",
       "Example: fovea explain -m runs/demo/model -i scan.nii.gz --mm 28,-20,-14 -o attention\n\n"
-      "For one voxel: which voxels each head of each block attends to, exact, as NIfTI on the scan's grid; entropy and distance of each head.");
+      "For one voxel: which voxels each head of each block attends to, exact, as NIfTI on the scan's grid; entropy and distance of each head.\n"
+      "For one patient: fovea explain -m runs/p/model -i FOLDER --patient ID -o page.html, FOLDER with patients.csv.");
   command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan; repeat it for the channel files of one scan")->required();
-  command->add_option("-o,--output", a->output, "folder for the maps and explain.json")->required();
+  command->add_option("-i,--input", a->inputs, "scan, repeated for its channel files; or folder with patients.csv")->required();
+  command->add_option("-o,--output", a->output, "folder for the maps and explain.json; for a patient an .html file")->required();
   command->add_option("--mm", a->mm, "the voxel at this point: R,A,S in millimetres");
   command->add_option("--voxel", a->voxel, "or with this index: x,y,z as viewers show it");
+  command->add_option("--patient", a->patient, "the patient of this id");
   command->add_flag("--mirror-left-right", a->mirror_left_right, "as in predict");
   a->common.add_to(*command);
   command->callback([a] { run(*a); });

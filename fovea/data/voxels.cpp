@@ -128,6 +128,15 @@ std::vector<Volume> read_images(const Case& one, int64_t channels) {
   return volumes;
 }
 
+Volume foreground_of(const Volume& label) {
+  if (label.channels != 1) throw ArgumentError("label has " + std::to_string(label.channels) + " channels, expected one");
+  Volume out = Volume::zeros(label.geometry, DType::kU8);
+  visit_channel(label, 0, [&](auto view) {
+    for (int64_t i = 0; i < view.size(); ++i) out.as<uint8_t>()[size_t(i)] = view.data[i] != 0;
+  });
+  return out;
+}
+
 std::vector<float> read_channel(const Volume& image, int64_t channel, const Orientation& o, const Box& box) {
   std::vector<float> voxels(box.voxels());
   visit_channel(image, channel, [&](auto view) {

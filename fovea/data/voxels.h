@@ -65,6 +65,9 @@ Volume read_volume(const std::filesystem::path& path, const char* what);
 /// Errors  IoError naming the file: missing, unreadable, number of channels, another grid than the first file's.
 std::vector<Volume> read_images(const Case& one, int64_t channels);
 
+/// 1 where a volume is not 0, u8 on the same grid. Errors: ArgumentError for several channels.
+Volume foreground_of(const Volume& label);
+
 /// One channel of an image after `o`, the part inside `box` of it, as floats [Z, Y, X].
 std::vector<float> read_channel(const Volume& image, int64_t channel, const Orientation& o, const Box& box);
 

@@ -24,8 +24,10 @@ void PatientConfig::validate() const {
   expect(modality_dropout >= 0 && modality_dropout < 1, "modality_dropout is outside [0, 1)");
   expect(validation_share >= 0 && validation_share < 0.9, "validation_share is outside [0, 0.9)");
   expect(outcome != PatientOutcome::kClass || columns.has_label(), "outcome is class, but patients.json names no \"label\"");
-  expect(outcome == PatientOutcome::kClass || columns.has_survival(), "the outcome is a time, but patients.json names no \"time\" and \"event\"");
+  expect(columns.has_label() || columns.has_survival(), "nothing to predict: patients.json names neither \"label\" nor \"time\" and \"event\"");
+  expect(outcome == PatientOutcome::kAuto || outcome == PatientOutcome::kClass || columns.has_survival(), "the outcome is a time, but patients.json names no \"time\" and \"event\"");
   expect(!segments() || (!columns.mask.empty() && !columns.images.empty()), "segmentation_weight is above 0, but patients.json names no \"mask\" or no image");
+  expect(!measures || (!columns.mask.empty() && !columns.images.empty()), "measures is true, but patients.json names no \"mask\" or no image");
   train.validate();
 }
 

@@ -33,6 +33,7 @@ struct PatientConfig {
   int64_t intervals = 10;
   double segmentation_weight = 0;
   train::TaskBalance balance = train::TaskBalance::kFixed;
+  bool measures = false;
   double modality_dropout = 0.1;
   bool mirror = false;
   double validation_share = 0.2;
@@ -42,11 +43,12 @@ struct PatientConfig {
   void visit(V& v) {
     v("columns", columns, "what the table's columns are: patients.json");
     v("image", image, "grid of the images");
-    v("network", network, "one network of all modalities; what the table says replaces images, grid, numbers, categories, vocabulary and outputs");
+    v("network", network, "one network of all modalities; what the table says replaces images, grid, numbers, categories, measures, vocabulary and outputs");
     v("outcome", outcome, "auto (class where the table has a label, else cox), class, cox, logistic_hazard, mtlr or deephit");
     v("intervals", intervals, "of follow-up, with as many events each; not for class and cox");
     v("segmentation_weight", segmentation_weight, "of the loss that outlines the mask on the first image; 0 = not learnt");
     v("balance", balance, "of outcome and segmentation: fixed, uncertainty or pcgrad");
+    v("measures", measures, "the 107 radiomic features of the masked region are a token of their own");
     v("modality_dropout", modality_dropout, "probability that a modality is hidden from a training step, so that the network can do without");
     v("mirror", mirror, "training images and masks are mirrored at random along each axis; not where left and right matter");
     v("validation_share", validation_share, "of the training patients, who choose the best checkpoint; 0 = the last one is taken");

@@ -199,6 +199,8 @@ EncodedPatients without_modality(const EncodedPatients& patients, const PatientI
   if (inputs.modality_names()[modality] == "table") {
     out.inputs.numbers = torch::full_like(out.inputs.numbers, std::numeric_limits<float>::quiet_NaN());
     out.inputs.codes = torch::full_like(out.inputs.codes, -1);
+  } else if (inputs.modality_names()[modality] == "measures") {
+    out.inputs.measures = torch::full_like(out.inputs.measures, std::numeric_limits<float>::quiet_NaN());
   } else {
     out.inputs.text = torch::zeros_like(out.inputs.text);
   }

@@ -5,6 +5,8 @@
 
 #include "fovea/core/error.h"
 #include "fovea/core/progress.h"
+#include "fovea/data/radiomics.h"
+#include "fovea/data/voxels.h"
 
 namespace fovea::recipes {
 
@@ -38,7 +40,8 @@ std::vector<double> ColumnScaling::apply(const std::vector<double>& row) const {
   return out;
 }
 
-PatientInputs PatientInputs::fit(const data::PatientTable& table, const std::vector<int64_t>& training_rows, const data::FixedGridConfig& image, int64_t text_tokens) {
+PatientInputs PatientInputs::fit(const data::PatientTable& table, const std::vector<int64_t>& training_rows, const data::FixedGridConfig& image, int64_t text_tokens,
+                                 const std::vector<std::vector<double>>& measures) {
   PatientInputs out;
   out.columns = table.columns, out.image = image;
   std::vector<std::vector<double>> numbers;
@@ -48,6 +51,11 @@ PatientInputs PatientInputs::fit(const data::PatientTable& table, const std::vec
     texts.push_back(text_of(table.patients[size_t(r)]));
   }
   out.numbers = ColumnScaling::of(numbers, table.columns.numbers.size());
+  if (!measures.empty()) {
+    std::vector<std::vector<double>> rows;
+    for (const int64_t r : training_rows) rows.push_back(measures[size_t(r)]);
+    out.use_measures = true, out.measures = ColumnScaling::of(rows, data::radiomics_names().size());
+  }
   if (!table.columns.texts.empty()) {
     const auto pieces = io::WordPieces::from_texts(texts);
     for (int64_t i = 0; i < pieces.size(); ++i) out.vocabulary.push_back(pieces.piece(i));
@@ -62,6 +70,7 @@ void PatientInputs::describe(models::PatientNetworkConfig& network) const {
   network.numbers = int64_t(columns.numbers.size());
   network.categories.clear();
   for (const auto& [column, words] : columns.categories) network.categories.push_back(int64_t(words.size()));
+  network.measures = int64_t(measures.mean.size());
   network.vocabulary = int64_t(vocabulary.size());
   if (network.vocabulary > 0) network.text_tokens = text_tokens;
 }
@@ -69,6 +78,7 @@ void PatientInputs::describe(models::PatientNetworkConfig& network) const {
 std::vector<std::string> PatientInputs::modality_names() const {
   std::vector<std::string> names = columns.images;
   if (!columns.numbers.empty() || !columns.categories.empty()) names.push_back("table");
+  if (use_measures) names.push_back("measures");
   if (!vocabulary.empty()) names.push_back("text");
   return names;
 }
@@ -82,6 +92,27 @@ int64_t EncodedPatients::count() const {
 models::PatientBatch EncodedPatients::rows(const torch::Tensor& rows) const {
   const auto of = [&](const torch::Tensor& t) { return t.defined() ? t.index_select(0, rows) : t; };
   return {of(inputs.images), of(inputs.images_present), of(inputs.numbers), of(inputs.codes), of(inputs.measures), of(inputs.text)};
+}
+
+std::vector<std::vector<double>> region_measures(const data::PatientTable& table) {
+  const size_t features = data::radiomics_names().size();
+  std::vector<std::vector<double>> rows;
+  Progress bar("measure regions", int64_t(table.patients.size()));
+  for (const data::Patient& one : table.patients) {
+    std::vector<double> row(features, std::numeric_limits<double>::quiet_NaN());
+    if (one.mask && !one.images.empty() && one.images[0]) {
+      const Volume image = data::read_volume(*one.images[0], "image");
+      try {
+        const auto found = data::radiomics(image, data::foreground_of(data::read_volume(*one.mask, "mask")));
+        for (size_t f = 0; f < features; ++f) row[f] = found[f].value;
+      } catch (const ArgumentError& error) {
+        throw ArgumentError("patient '" + one.id + "', mask " + one.mask->string() + ": " + error.what());
+      }
+    }
+    rows.push_back(std::move(row));
+    bar.advance();
+  }
+  return rows;
 }
 
 EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inputs) {
@@ -98,6 +129,14 @@ EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inp
   out.inputs.numbers = torch::full({n, int64_t(columns.numbers.size())}, std::numeric_limits<float>::quiet_NaN());
   out.inputs.codes = torch::full({n, int64_t(columns.categories.size())}, -1, torch::kLong);
   if (!inputs.vocabulary.empty()) out.inputs.text = torch::zeros({n, inputs.text_tokens}, torch::kLong);
+  if (inputs.use_measures) {
+    const auto raw = region_measures(table);
+    out.inputs.measures = torch::empty({n, int64_t(inputs.measures.mean.size())});
+    for (int64_t r = 0; r < n; ++r) {
+      const auto row = inputs.measures.apply(raw[size_t(r)]);
+      for (size_t c = 0; c < row.size(); ++c) out.inputs.measures[r][int64_t(c)] = row[c];
+    }
+  }
   if (columns.has_label()) out.label = torch::full({n}, -1, torch::kLong);
   if (columns.has_survival()) out.time = torch::zeros({n}, torch::kDouble), out.event = torch::zeros({n}, torch::kBool);
   std::optional<io::WordPieces> pieces;

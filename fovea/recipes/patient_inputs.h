@@ -30,6 +30,8 @@ struct PatientInputs {
   data::PatientColumns columns;
   data::FixedGridConfig image;
   ColumnScaling numbers;
+  bool use_measures = false;
+  ColumnScaling measures;
   std::vector<std::string> vocabulary;
   int64_t text_tokens = 0;
 
@@ -38,14 +40,18 @@ struct PatientInputs {
     v("columns", columns, "what the table's columns are");
     v("image", image, "grid of the images");
     v("numbers", numbers, "scaling of the numeric columns");
+    v("use_measures", use_measures, "texture and shape of the masked region of the first image are a modality of their own");
+    v("measures", measures, "scaling of these");
     v("vocabulary", vocabulary, "word pieces of the text columns");
     v("text_tokens", text_tokens, "word pieces that are read of a patient's texts");
   }
 
-  static PatientInputs fit(const data::PatientTable& table, const std::vector<int64_t>& training_rows, const data::FixedGridConfig& image, int64_t text_tokens);
+  /// measures: of region_measures(), empty to do without.
+  static PatientInputs fit(const data::PatientTable& table, const std::vector<int64_t>& training_rows, const data::FixedGridConfig& image, int64_t text_tokens,
+                           const std::vector<std::vector<double>>& measures = {});
   /// Sets what the network must know of the inputs: images, numbers, categories, vocabulary, grid.
   void describe(models::PatientNetworkConfig& network) const;
-  std::vector<std::string> modality_names() const;  // as the columns call them: "ct", "table", "text"
+  std::vector<std::string> modality_names() const;  // as the columns call them: "ct", "table", "measures", "text"
 };
 
 /// All patients of a table as tensors, read once. Rows of a batch are index_select()ed.
@@ -59,7 +65,11 @@ struct EncodedPatients {
   int64_t count() const;
   models::PatientBatch rows(const torch::Tensor& rows) const;
 };
-/// Errors   IoError as read_fixed_grid(); ArgumentError as WordPieces::encode()
+/// The 107 radiomic features of each patient's masked region on the first image; all NaN without image or mask.
+/// Errors   IoError as data::read_volume(); ArgumentError as data::radiomics(), with the patient's name
+std::vector<std::vector<double>> region_measures(const data::PatientTable& table);
+
+/// Errors   IoError as read_fixed_grid(); ArgumentError as WordPieces::encode() and region_measures()
 EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inputs);
 
 }  // namespace fovea::recipes

@@ -20,13 +20,6 @@ std::string with_interval(const PatientScore& s) {
   return fixed(s.value, 3) + " (" + fixed(s.interval.low, 3) + " to " + fixed(s.interval.high, 3) + ")";
 }
 
-std::string modality_names(const PatientReport& r, size_t m) {
-  PatientInputs inputs;
-  inputs.columns = r.config->columns;
-  if (r.config->network.vocabulary > 0) inputs.vocabulary.resize(size_t(r.config->network.vocabulary));
-  return inputs.modality_names()[m];
-}
-
 void add_scores(report::HtmlReport& html, const PatientReport& r) {
   const auto& network = r.methods.front();
   const auto& other = r.methods.back();
@@ -93,7 +86,7 @@ void add_gates(report::HtmlReport& html, const PatientReport& r) {
   for (int64_t m = 0; m < r.gates.size(1); ++m) {
     const auto all = r.gates.select(1, m), there = all.masked_select(all > 0);
     const bool any = there.size(0) > 0;
-    table.rows.push_back({modality_names(r, size_t(m)), any ? fixed(there.mean().item<double>(), 3) : "–", any ? fixed(there.min().item<double>(), 3) : "–",
+    table.rows.push_back({r.modalities[size_t(m)], any ? fixed(there.mean().item<double>(), 3) : "–", any ? fixed(there.min().item<double>(), 3) : "–",
                           any ? fixed(there.max().item<double>(), 3) : "–", std::to_string(there.size(0))});
   }
   html.table(table);

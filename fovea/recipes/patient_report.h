@@ -17,6 +17,7 @@ struct PatientReport {
   const data::PatientTable* table = nullptr;
   const PatientConfig* config = nullptr;
   const PatientHead* head = nullptr;
+  std::vector<std::string> modalities;
   std::filesystem::path run;
   bool held_out = false;                // scored on patients who took no part, else on those who chose the checkpoint
   int64_t scored = 0;

@@ -52,7 +52,8 @@ PatientTrainResult train_patients(const data::PatientTable& table, const Patient
   }
   const auto split = split_patients(table, options.fold, config.validation_share, config.train.seed);
   std::vector<int64_t> learnt(split.train.data_ptr<int64_t>(), split.train.data_ptr<int64_t>() + split.train.numel());
-  const auto inputs = PatientInputs::fit(table, learnt, config.image, config.network.text_tokens);
+  const auto inputs = PatientInputs::fit(table, learnt, config.image, config.network.text_tokens,
+                                         config.measures ? region_measures(table) : std::vector<std::vector<double>>());
   PatientConfig complete = config;
   inputs.describe(complete.network);
   complete.network.validate();
@@ -69,6 +70,7 @@ PatientTrainResult train_patients(const data::PatientTable& table, const Patient
   const PatientModel model{fitted.network, inputs, fitted.head, table.columns.simulated};
   PatientReport report;
   report.table = &table, report.config = &complete, report.head = &model.head, report.run = options.run;
+  report.modalities = inputs.modality_names();
   report.held_out = split.held_out.size(0) > 0;
   const auto scored = report.held_out ? split.held_out : split.validation;
   if (scored.size(0) > 0) {
