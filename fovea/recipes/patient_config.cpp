@@ -2,6 +2,7 @@
 
 #include "fovea/core/error.h"
 #include "fovea/io/config.h"
+#include "fovea/recipes/patient_inputs.h"
 
 namespace fovea::recipes {
 
@@ -34,9 +35,16 @@ void PatientConfig::validate() const {
 PatientConfig resolve_patient_config(const data::PatientTable& table, const std::filesystem::path& file, const std::vector<std::string>& overrides) {
   io::Json json = file.empty() ? io::Json::object() : io::read_json(file);
   for (const std::string& assignment : overrides) io::apply_override(json, assignment);
+  const std::string where = file.empty() ? "--set" : file.string();
   PatientConfig defaults;
   defaults.columns = table.columns;
-  auto config = io::from_json<PatientConfig>(json, file.empty() ? "--set" : file.string(), defaults);
+  // What the table says of the network must stand before the rest of it is checked; vocabulary and measures are counted later.
+  PatientInputs known;
+  known.columns = table.columns;
+  if (json.contains("image")) known.image = io::from_json<data::FixedGridConfig>(json["image"], where + ": image");
+  known.describe(defaults.network);
+  if (!table.columns.texts.empty()) defaults.network.vocabulary = 1;
+  auto config = io::from_json<PatientConfig>(json, where, defaults);
   if (config.outcome == PatientOutcome::kAuto) config.outcome = config.columns.has_label() ? PatientOutcome::kClass : PatientOutcome::kCox;
   config.validate();
   return config;
