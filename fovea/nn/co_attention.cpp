@@ -63,8 +63,9 @@ AskingBlockImpl::AskingBlockImpl(int64_t dim, int64_t other_dim, int64_t heads, 
   norm2 = register_module("norm2", torch::nn::LayerNorm(torch::nn::LayerNormOptions({dim})));
 }
 
-torch::Tensor AskingBlockImpl::forward(const torch::Tensor& x, const torch::Tensor& other, const torch::Tensor& other_mask) {
-  const auto y = norm1(x + attn(x, other, other_mask));
+torch::Tensor AskingBlockImpl::forward(const torch::Tensor& x, const torch::Tensor& other, const torch::Tensor& other_mask,
+                                       const torch::Tensor& values) {
+  const auto y = norm1(x + attn(x, other, other_mask, torch::Tensor(), values));
   return traced(this, norm2(y + mlp(y)));
 }
 
@@ -74,10 +75,12 @@ CoAttentionImpl::CoAttentionImpl(const CoAttentionOptions& o) {
 }
 
 std::pair<torch::Tensor, torch::Tensor> CoAttentionImpl::forward(const torch::Tensor& a, const torch::Tensor& b,
-                                                                 const torch::Tensor& a_mask, const torch::Tensor& b_mask) {
+                                                                 const torch::Tensor& a_mask, const torch::Tensor& b_mask,
+                                                                 const torch::Tensor& a_position) {
   check_side("first", a, a_mask, first->attn->q_proj->weight.size(1));
   check_side("second", b, b_mask, second->attn->q_proj->weight.size(1));
-  return {first(a, b, b_mask), second(b, a, a_mask)};
+  const auto placed = a_position.defined() ? a + a_position : a;
+  return {first(placed, b, b_mask), second(b, a, a_mask, placed)};
 }
 
 }  // namespace fovea::nn

@@ -41,12 +41,13 @@ MultiHeadAttentionImpl::MultiHeadAttentionImpl(const MultiHeadAttentionOptions& 
 }
 
 torch::Tensor MultiHeadAttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& source,
-                                              const torch::Tensor& key_mask, const torch::Tensor& bias) {
+                                              const torch::Tensor& key_mask, const torch::Tensor& bias,
+                                              const torch::Tensor& values) {
   const auto& from = source.defined() ? source : x;
   // b n (h c) -> b h n c, tokens before heads in memory
   const auto heads = [&](const torch::Tensor& t, int64_t n) { return t.unflatten(-1, {n, -1}).transpose(1, 2); };
   auto q = heads(q_proj(x), options_.heads()), k = heads(k_proj(from), options_.key_value_heads());
-  const auto v = heads(v_proj(from), options_.key_value_heads());
+  const auto v = heads(v_proj(values.defined() ? values : from), options_.key_value_heads());
   const auto normalise = [&] {
     if (qk_norm) std::tie(q, k) = qk_norm(q, k);
   };

@@ -45,7 +45,9 @@ struct MultiHeadAttentionOptions {
 
 /// Multi-head attention, self or cross, with every option of ops::attention.
 ///   out = out_proj(attention(position(norm(q_proj(x))), position(norm(k_proj(source))), v_proj(source)))
-/// Shapes   x, out [B,N,E]; source [B,M,source_dim], undefined: x; key_mask bool [B,M], true = takes part; bias
+/// values: what v is projected from where it is not the source, such as the source with positions, so that attention is
+/// by content and what is read says where.
+/// Shapes   x, out [B,N,E]; source and values [B,M,source_dim], undefined: x and the source; key_mask bool [B,M], true = takes part; bias
 ///          broadcastable to [B,H,N,M]
 /// Names    {q,k,v,out}_proj.{weight,bias}; with QK-norm qk_norm.* (QkNorm)
 /// Dropout  of weights draws a new seed from torch's default CPU generator in each training call.
@@ -55,7 +57,7 @@ class MultiHeadAttentionImpl : public torch::nn::Module {
  public:
   explicit MultiHeadAttentionImpl(const MultiHeadAttentionOptions& options);
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& source = {}, const torch::Tensor& key_mask = {},
-                        const torch::Tensor& bias = {});
+                        const torch::Tensor& bias = {}, const torch::Tensor& values = {});
 
   /// While on, forward keeps what scores are made of (q, k, mask, bias), so that rows() and queries_and_keys() answer.
   void set_capture(bool on);

@@ -1,0 +1,247 @@
+#include "fovea/recipes/side_and_flag.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include "fovea/nn/co_attention.h"
+#include "fovea/nn/feature_tokens.h"
+#include "fovea/nn/volume_tokens.h"
+#include "fovea/recipes/one_thread.h"
+
+namespace fovea::recipes {
+
+namespace {
+constexpr int64_t kZ = 4, kY = 8, kX = 32;
+// Tokens are cells of 2^3 voxels. Two at each end of the x axis are left out: they know from the convolutions' zero padding
+// which end they are at, and a token that is looked for by what it is must not be found by where it is.
+constexpr int64_t kCell = 2, kEnd = 2;
+constexpr nn::Triple kGrid{kZ / kCell, kY / kCell, kX / kCell - 2 * kEnd};
+constexpr int64_t kTokens = kGrid[0] * kGrid[1] * kGrid[2];
+constexpr int64_t kWidth = 16, kHeads = 1, kHidden = 32, kBatch = 32;
+// As many parameters as the attention block: 4 (E^2 + E) + 2 E kHidden + kHidden + E + 4 E = 2 E h + h + E + 2 E.
+constexpr int64_t kWiderHidden = 66;
+constexpr double kNoise = 0.25, kContrast = 2.5, kRadius = 2, kMissing = 0.1;
+constexpr double kFirstX = 10.5, kLastX = 12.5, kBetweenSides = 8;  // of the lesion's centre
+
+torch::Tensor coins(at::IntArrayRef shape, double chance, at::Generator generator) {
+  return torch::rand(shape, generator, torch::TensorOptions(torch::kFloat32)) < chance;
+}
+
+/// y = norm(x + mlp(x)): what is left of an asking block without its attention.
+struct OwnBlock : torch::nn::Module {
+  OwnBlock() {
+    norm = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({kWidth})));
+    mlp = register_module("mlp", nn::Mlp(nn::MlpOptions(kWidth, kWiderHidden)));
+  }
+  torch::Tensor forward(const torch::Tensor& x) { return norm(x + mlp(x)); }
+  torch::nn::LayerNorm norm{nullptr};
+  nn::Mlp mlp{nullptr};
+};
+
+// Mean of the tokens [B,N,E] of the samples that have them (present [B]), else 0.
+torch::Tensor mean_of(const torch::Tensor& tokens, const torch::Tensor& present) {
+  return tokens.mean(1).masked_fill(~present.unsqueeze(1), 0);
+}
+
+struct Judge : torch::nn::Module {
+  explicit Judge(SideFlagNetwork kind) : kind(kind) {
+    image = register_module("image", nn::VolumeTokens(nn::VolumeTokensOptions(1, 4, 1, kWidth)));
+    table = register_module("table", nn::FeatureTokens(nn::FeatureTokensOptions(2, {2, 3}, kWidth)));
+    position = register_module("position", torch::nn::Linear(torch::nn::LinearOptions(3, kWidth).bias(false)));
+    place = nn::cell_centres(kGrid, {1, 1, 1}).to(torch::kFloat32);  // from -1 to 1 along each axis
+    for (int axis = 0; axis < 3; ++axis) place.select(1, axis).mul_(2.0 / double(kGrid[axis])).add_(1.0 / double(kGrid[axis]) - 1);
+    switch (kind) {
+      case SideFlagNetwork::kParallel:
+        parallel = register_module("parallel", nn::ParallelCoAttention(kWidth, 24));
+        break;
+      case SideFlagNetwork::kLate:
+      case SideFlagNetwork::kLateHidden:
+        own_image = register_module("own_image", std::make_shared<OwnBlock>());
+        own_table = register_module("own_table", std::make_shared<OwnBlock>());
+        break;
+      default:
+        two_way = register_module("two_way", nn::CoAttention(nn::CoAttentionOptions(kWidth, kHeads).hidden(kHidden)));
+    }
+    if (two_way) read_image = register_module("read_image", torch::nn::Linear(kWidth, 1)), read_table = register_module("read_table", torch::nn::Linear(kWidth, 1));
+    if (kind == SideFlagNetwork::kLateHidden) hidden = register_module("hidden", torch::nn::Linear(2 * kWidth, 2 * kWidth));
+    if (!two_way) read = register_module("read", torch::nn::Linear(2 * kWidth, 1));
+  }
+
+  /// has_image bool [B]. -> logits [B] of one or two answers, whose mean counts
+  std::vector<torch::Tensor> answers(const SidedLesions& patients, torch::Tensor has_image) {
+    auto codes = patients.codes;
+    if (kind == SideFlagNetwork::kTableAlone) has_image = torch::zeros_like(has_image);
+    if (kind == SideFlagNetwork::kImageAlone) codes = torch::cat({torch::full_like(codes.slice(1, 0, 1), -1), codes.slice(1, 1)}, 1);
+    const auto seen = image(patients.voxels);
+    auto a = seen.tokens.unflatten(1, seen.grid).slice(3, kEnd, seen.grid[2] - kEnd).flatten(1, 3);  // B (Z Y X) E
+    auto b = table(patients.numbers, codes);
+    const auto where = position(place);  // [N,E]
+    const auto mask = has_image.unsqueeze(1).expand({a.size(0), kTokens}).contiguous();
+    torch::Tensor joined;
+    if (kind == SideFlagNetwork::kParallel) {
+      const auto found = parallel(a + where, b, mask);
+      joined = torch::cat({found.image, found.table}, 1);
+    } else if (two_way) {
+      // The table finds tokens by what they are and reads where they are. Each side answers for itself, so that each
+      // has to ask the other.
+      std::tie(a, b) = two_way(a, b, mask, torch::Tensor(), where);
+      return {read_image(mean_of(a, has_image)).squeeze(1), read_table(b.mean(1)).squeeze(1)};
+    } else {
+      a = own_image->forward(a + where), b = own_table->forward(b);
+      joined = torch::cat({mean_of(a, has_image), b.mean(1)}, 1);
+    }
+    if (hidden) joined = torch::gelu(hidden(joined));
+    return {read(joined).squeeze(1)};
+  }
+  torch::Tensor judge(const SidedLesions& patients, const torch::Tensor& has_image) {
+    return torch::stack(answers(patients, has_image)).mean(0);
+  }
+
+  SideFlagNetwork kind;
+  nn::VolumeTokens image{nullptr};
+  nn::FeatureTokens table{nullptr};
+  torch::nn::Linear position{nullptr};  // what a place in the scan is
+  torch::Tensor place;                  // [N,3]
+  nn::CoAttention two_way{nullptr};
+  nn::ParallelCoAttention parallel{nullptr};
+  std::shared_ptr<OwnBlock> own_image, own_table;
+  torch::nn::Linear hidden{nullptr}, read{nullptr}, read_image{nullptr}, read_table{nullptr};
+};
+
+void initialise(Judge& judge, at::Generator generator) {
+  torch::NoGradGuard no_grad;
+  for (auto& item : judge.named_parameters()) {
+    auto p = item.value();
+    const std::string& name = item.key();
+    if (name.starts_with("table.")) {
+      p.uniform_(-1 / std::sqrt(double(kWidth)), 1 / std::sqrt(double(kWidth)), generator);
+    } else if (p.dim() == 1) {
+      p.fill_(name.find("norm") != std::string::npos && name.ends_with("weight") ? 1 : 0);
+    } else {
+      const double bound = 1 / std::sqrt(double(p[0].numel()));
+      p.uniform_(-bound, bound, generator);
+      if (name.starts_with("position")) p.mul_(2);
+    }
+  }
+}
+
+torch::Tensor entropy(const torch::Tensor& logits, const torch::Tensor& answer) {
+  return torch::binary_cross_entropy_with_logits(logits, answer);
+}
+
+SideFlagAttention look(Judge& judge, const SidedLesions& patients) {
+  const int64_t count = patients.voxels.size(0);
+  const auto all = torch::ones({count}, torch::kBool);
+  auto asks = judge.two_way->second->attn, asked = judge.two_way->first->attn;
+  asks->set_capture(true), asked->set_capture(true);
+  judge.judge(patients, all);
+  // [B,N]: mean over heads of the flag's row; on the grid [B,z,y,side,x of the half]
+  const auto flag = asks->rows(torch::tensor({kFlagToken})).select(2, 0).mean(1);
+  const std::vector<int64_t> by_side = {count, kGrid[0], kGrid[1], 2, kGrid[2] / 2};
+  const auto halves = flag.view(by_side).sum({1, 2, 4});  // [B,2]
+  const auto share = halves.gather(1, patients.side.unsqueeze(1)).squeeze(1);
+  // [B,N,T] -> [B,N]: attention of each image token on the flag
+  const auto on_flag = asked->rows(torch::arange(kTokens)).mean(1).select(2, kFlagToken).reshape(by_side).mean({1, 2, 4});
+  asks->set_capture(false), asked->set_capture(false);
+
+  SideFlagAttention found;
+  found.on_lesion_side = share.mean().item<double>();
+  for (const int64_t value : {0, 1})
+    found.by_flag[value] = share.masked_select(patients.codes.select(1, 0) == value).mean().item<double>();
+  found.points_to_side = (share > 0.5).to(torch::kFloat64).mean().item<double>();
+  found.lesion_on_flag = on_flag.gather(1, patients.side.unsqueeze(1)).mean().item<double>();
+  const auto doubt = [&](const SidedLesions& p, const torch::Tensor& has_image) {
+    return (judge.judge(p, has_image).sigmoid() - 0.5).abs().mean().item<double>();
+  };
+  SidedLesions unflagged = patients;
+  unflagged.codes = patients.codes.clone();
+  unflagged.codes.select(1, 0).fill_(-1);
+  found.doubt_without_flag = doubt(unflagged, all);
+  found.doubt_without_image = doubt(patients, ~all);
+  found.example_voxels = patients.voxels[0][0].clone(), found.example_rows = flag[0].view({kGrid[0], kGrid[1], kGrid[2]}).sum(0);
+  return found;
+}
+}  // namespace
+
+SidedLesions draw_sided_lesions(int64_t count, double missing, at::Generator generator) {
+  const auto f32 = torch::TensorOptions(torch::kFloat32);
+  const auto whole = [&](int64_t below, at::IntArrayRef shape) {
+    return torch::randint(below, shape, generator, torch::TensorOptions(torch::kInt64));
+  };
+  SidedLesions patients;
+  patients.side = whole(2, {count});
+  const auto flag = whole(2, {count});
+  patients.answer = (patients.side != flag).to(torch::kFloat32);
+  const auto axis = [](int64_t length, at::IntArrayRef shape) { return torch::arange(length, torch::kFloat32).view(shape); };
+  const auto between = [&](double low, double high) { return low + (high - low) * torch::rand({count, 1, 1, 1}, generator, f32); };
+  const auto y = between(kRadius, kY - kRadius), x = between(kFirstX, kLastX) + patients.side.view({count, 1, 1, 1}) * kBetweenSides;
+  const auto squared = (axis(kZ, {1, kZ, 1, 1}) - 0.5 * (kZ - 1)).square() + (axis(kY, {1, 1, kY, 1}) - y).square() +
+                       (axis(kX, {1, 1, 1, kX}) - x).square();
+  patients.voxels = (kNoise * torch::randn({count, kZ, kY, kX}, generator, f32) +
+                     kContrast * (squared < kRadius * kRadius).to(torch::kFloat32))
+                        .unsqueeze(1);
+  patients.numbers = torch::randn({count, 2}, generator, f32)
+                         .masked_fill(coins({count, 2}, 0.2, generator), std::numeric_limits<double>::quiet_NaN());
+  patients.codes = torch::stack({flag, whole(3, {count})}, 1).masked_fill(coins({count, 2}, missing, generator), -1);
+  return patients;
+}
+
+std::string name_of(SideFlagNetwork network) {
+  switch (network) {
+    case SideFlagNetwork::kTwoWay: return "co-attention, two-way";
+    case SideFlagNetwork::kParallel: return "co-attention, parallel";
+    case SideFlagNetwork::kImageAlone: return "image alone";
+    case SideFlagNetwork::kTableAlone: return "table alone";
+    case SideFlagNetwork::kLate: return "late concatenation";
+    default: return "late concatenation, hidden layer";
+  }
+}
+
+bool joins_both(SideFlagNetwork network) {
+  return network == SideFlagNetwork::kTwoWay || network == SideFlagNetwork::kParallel || network == SideFlagNetwork::kLateHidden;
+}
+
+SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks, uint64_t seed, int64_t steps) {
+  constexpr double kRate = 6e-3;
+  constexpr int64_t kWarmUp = 30, kFresh = 1024;
+  const OneThread one_thread;
+  auto generator = at::detail::createCPUGenerator(seed);
+  std::vector<std::shared_ptr<Judge>> judges;
+  std::vector<std::unique_ptr<torch::optim::AdamW>> optimizers;
+  for (const SideFlagNetwork kind : networks) {
+    judges.push_back(std::make_shared<Judge>(kind));
+    initialise(*judges.back(), generator);
+    optimizers.push_back(std::make_unique<torch::optim::AdamW>(judges.back()->parameters(), torch::optim::AdamWOptions(kRate).weight_decay(0)));
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    const SidedLesions patients = draw_sided_lesions(kBatch, kMissing, generator);
+    const auto has_image = ~coins({kBatch}, kMissing, generator);
+    const double rate = kRate * std::min({1.0, double(step + 1) / kWarmUp, 2 * (1 - double(step) / double(steps)) + 0.02});
+    for (size_t i = 0; i < judges.size(); ++i) {
+      for (auto& group : optimizers[i]->param_groups()) group.options().set_lr(rate);
+      optimizers[i]->zero_grad();
+      auto loss = torch::zeros({});
+      for (const auto& logits : judges[i]->answers(patients, has_image)) loss = loss + entropy(logits, patients.answer);
+      loss.backward();
+      torch::nn::utils::clip_grad_norm_(judges[i]->parameters(), 1.0);
+      optimizers[i]->step();
+    }
+  }
+
+  torch::NoGradGuard no_grad;
+  const SidedLesions fresh = draw_sided_lesions(kFresh, /*missing=*/0, generator);
+  const auto all = torch::ones({kFresh}, torch::kBool);
+  SideFlagResult result;
+  for (size_t i = 0; i < judges.size(); ++i) {
+    const auto logits = judges[i]->judge(fresh, all);
+    SideFlagScore score{((logits > 0) == (fresh.answer > 0.5)).to(torch::kFloat64).mean().item<double>(), entropy(logits, fresh.answer).item<double>()};
+    for (const auto& p : judges[i]->parameters()) score.parameters += p.numel();
+    result.scores.push_back(score);
+    if (networks[i] == SideFlagNetwork::kTwoWay) result.attention = look(*judges[i], fresh);
+  }
+  return result;
+}
+
+}  // namespace fovea::recipes
