@@ -16,8 +16,8 @@
 namespace fovea::recipes {
 
 namespace {
-constexpr int64_t kEdge = 12, kTraining = 2048, kFresh = 1024, kSteps = 300, kBatch = 32;
-constexpr double kRate = 1e-2, kFarthest = 5;  // z-scores beyond are cut
+constexpr int64_t kEdge = 12, kTraining = 2048, kFresh = 1024, kSteps = 400, kBatch = 32;
+constexpr double kRate = 5e-3, kFarthest = 5;  // z-scores beyond are cut
 enum class Sides { kBoth, kRadiomics, kScan };
 
 struct Lesions {

@@ -41,7 +41,7 @@ struct Trust {
   double radiomics_ablation = 0, scan_ablation = 0;
 };
 
-/// Trains the four networks on the same 2048 lesions for 300 steps of 32. The 107 features are z-scores of the training
+/// Trains the four networks on the same 2048 lesions for 400 steps of 32. The 107 features are z-scores of the training
 /// lesions.
 /// Cost     about half a minute a task on one core
 Trust learn_whom_to_trust(LesionTask task, uint64_t seed);
