@@ -18,7 +18,6 @@ std::vector<Claim> awaited_claims() {
       {"C36", "Co-attention links image and table both ways", "both ways", kTrained, {}, "A6"},
       {"C37", "A sentence finds its region and a gate sets the image's weight", "finds it", kTrained, {}, "A7"},
       {"C41", "Hiding most blocks forces long-range dependencies", "forces", kTrained, {}, "A9"},
-      {"C42", "Both task losses update the same attention weights", "both", kTrained, {}, "A10"},
       {"C45",
        "A RoPE transformer learns -u'' = f and its kernel resembles the Green's function",
        "resembles",
@@ -27,7 +26,6 @@ std::vector<Claim> awaited_claims() {
        "A12"},
       {"C47", "The same idea fuses environmental data over space and time", "fuses", kTrained, {}, "A13"},
       {"C49", "MAE learns anatomy without labels", "learns it", kTrained, {}, "A9"},
-      {"C50", "Knowledge of one task helps the other", "helps", kTrained, {}, "A10"},
   };
 }
 

@@ -107,5 +107,6 @@ std::vector<Lesson> layer_lessons();   // free-heads, where-am-i, implicit-tempe
 std::vector<Lesson> kernel_lessons();  // kernel-regression
 std::vector<Lesson> trained_lessons();  // two-nodules, hot-or-cold
 std::vector<Lesson> radiomics_lessons();  // whom-to-trust
+std::vector<Lesson> prognosis_lessons();  // one-trunk
 
 }  // namespace fovea::recipes
