@@ -1,0 +1,61 @@
+#pragma once
+#include <torch/torch.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "fovea/recipes/lobe_reports.h"
+
+// A sentence asks a scan: which kind is the nodule of this lobe, and is there one at all? Row A7.
+namespace fovea::recipes {
+
+/// How a network may use a scan and a sentence. All read the scan by the same small encoder and the text by the same
+/// small BERT, and answer from one vector of a case.
+enum class ReportArm {
+  kGated,              ///< the sentence attends to the scan; a gate weighs what it found against what it says
+  kImageAlone,         ///< attention of a learned query, no sentence
+  kTextAlone,          ///< the sentence, no scan
+  kLateConcatenation,  ///< mean of the scan's tokens beside the sentence's vector, a perceptron of as many weights
+};
+std::string name_of(ReportArm arm);
+
+/// Shares of right answers about regions with a nodule, on fresh scans.
+struct ArmScore {
+  double clean = 0, noise = 0;  // the scan as it is; replaced by noise of its mean and spread
+  int64_t parameters = 0;
+};
+
+constexpr std::array<double, 5> kNoiseShares = {0, 0.25, 0.5, 0.75, 1};
+
+/// What the gated network does on fresh scans.
+struct ReportReading {
+  std::vector<ArmScore> arms;  // in the order asked for
+  // The rest is of ReportArm::kGated, which must be among them.
+  double mass = 0;      // attention within the named region, mean over regions with a nodule; a token belongs to the
+                        // region of most of its voxels that have one
+  double pointing = 0;  // share of sentences whose strongest token touches the named nodule
+  std::array<std::array<double, kRegions>, kRegions> map{};  // [asked][region]: mean attention
+  double absent_auc = 0;                                     // sentences on regions without nodule told from others
+  double retrieval = 0;                // of one true and eight false findings the true one scores highest; chance 1/9
+  std::array<double, kNoiseShares.size()> gate{}, accuracy{}, image_alone{};  // at kNoiseShares; image_alone: gate held at 1
+  double swapped_mass = 0;      // attention in the mirror image of the named region after left and right are swapped
+  double swapped_accuracy = 0;  // answers are those of the mirrored region
+  double flips = 0;             // where it holds the other kind and the answer was right: share of answers that change
+  double gate_of_shuffled = 0;  // voxels in random order: a corruption that was never trained on
+};
+
+struct ReadingOptions {
+  std::vector<ReportArm> arms = {ReportArm::kGated};
+  std::vector<Body> bodies = {};  // train and test on these; empty: made-up chests, other ones in the test
+  int64_t steps = 420;
+};
+
+/// Trains the networks on the same scans, drawn anew in each step: kind of nodule (with the gate as it is, held at 1 and
+/// held at 0, so that each modality learns to answer alone and the gate learns which to trust), nodule or none, and
+/// GLoRIA's contrast of scans and findings. For the first three fifths of the steps scans are clean and the gated network
+/// is shown where the six regions lie (not the nodules): its attention outside of the named one is a loss. Same seed,
+/// same result.
+ReportReading learn_to_read_reports(const ReadingOptions& options, uint64_t seed);
+
+}  // namespace fovea::recipes
