@@ -72,6 +72,7 @@ std::vector<Claim> cost_claims();
 std::vector<Claim> window_claims();
 std::vector<Claim> layer_claims();
 std::vector<Claim> application_claims();
+std::vector<Claim> fusion_claims();
 std::vector<Claim> radiomics_claims();
 std::vector<Claim> prognosis_claims();
 std::vector<Claim> awaited_claims();

@@ -106,6 +106,7 @@ std::vector<Lesson> window_lessons();  // cut-a-volume, quadratic-wall, ripples
 std::vector<Lesson> layer_lessons();   // free-heads, where-am-i, implicit-temperature
 std::vector<Lesson> kernel_lessons();  // kernel-regression
 std::vector<Lesson> trained_lessons();  // two-nodules, hot-or-cold
+std::vector<Lesson> fusion_lessons();   // xor, ct-asks-pet
 std::vector<Lesson> radiomics_lessons();  // whom-to-trust
 std::vector<Lesson> prognosis_lessons();  // one-trunk
 
