@@ -54,6 +54,7 @@ void SwinUnetrConfig::validate() const {
   rule.expect(dropout_path_rate >= 0 && dropout_path_rate < 1, "dropout_path_rate", dropout_path_rate, "0 <= rate < 1");
   rule.one_of("downsample", downsample, {"merging", "mergingv2", "merging_repeated"});
   rule.expect(deep_supervision >= 0 && deep_supervision <= 4, "deep_supervision", deep_supervision, "0 to 4");
+  rule.expect(skip_gate == 0 || (skip_gate > 0 && skip_gate % 2 == 1), "skip_gate", skip_gate, "0 or an odd number");
   rule.one_of("padded_tokens", padded_tokens, {"attend", "exclude"});
   rule.one_of("region_mask", region_mask, {"additive", "exclude"});
   rule.one_of("clipped_bias", clipped_bias, {"corner", "displacement"});
@@ -138,6 +139,11 @@ SwinUnetrImpl::SwinUnetrImpl(const SwinUnetrConfig& config) : NetworkImpl("SwinU
   const int64_t widths[] = {f, 2 * f, 4 * f, 8 * f};
   for (int64_t i = 0; i < config.deep_supervision; ++i) deep_out->push_back(nn::UnetOutBlock(widths[i], config.out_channels));
   if (config.deep_supervision > 0) register_module("deep_out", deep_out);
+  skip_gates = torch::nn::ModuleList();
+  if (config.skip_gate > 0) {
+    for (int i = 0; i < 5; ++i) skip_gates->push_back(nn::SpatialGate(nn::SpatialGateOptions().kernel(config.skip_gate)));
+    register_module("skip_gates", skip_gates);
+  }
 }
 
 Triple SwinUnetrImpl::size_multiple() const {
@@ -161,15 +167,18 @@ std::vector<torch::Tensor> SwinUnetrImpl::decode(torch::Tensor x, size_t heads) 
   const auto size = x.sizes().vec();
   if (config_.pad_input) x = nn::pad_to_multiple(x, {kSizeMultiple, kSizeMultiple, kSizeMultiple});
 
+  const auto gated = [this](size_t scale, const torch::Tensor& skip) {
+    return skip_gates->is_empty() ? skip : skip_gates[scale]->as<nn::SpatialGate>()->forward(skip);
+  };
   const auto maps = swinViT(x);
   const auto bottom = encoder10(maps[4]);
-  const auto up4 = decoder5(bottom, maps[3]);
-  const auto up3 = decoder4(up4, encoder4(maps[2]));
-  const auto up2 = decoder3(up3, encoder3(maps[1]));
-  const auto up1 = decoder2(up2, encoder2(maps[0]));
+  const auto up4 = decoder5(bottom, gated(4, maps[3]));
+  const auto up3 = decoder4(up4, gated(3, encoder4(maps[2])));
+  const auto up2 = decoder3(up3, gated(2, encoder3(maps[1])));
+  const auto up1 = decoder2(up2, gated(1, encoder2(maps[0])));
   // Its output is kept beside up1 anyway; what it keeps at full resolution would be an eighth of a training step's memory.
   const auto skip = nn::recomputed([this](torch::Tensor in) { return encoder1(in); }, x);
-  const auto full = decoder1(up1, skip);
+  const auto full = decoder1(up1, gated(0, skip));
 
   std::vector<torch::Tensor> scales = {out(full)};
   const torch::Tensor decoded[] = {up1, up2, up3, up4};

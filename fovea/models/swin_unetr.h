@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "fovea/models/network.h"
+#include "fovea/nn/cbam.h"
 #include "fovea/nn/swin_stage.h"
 #include "fovea/nn/unet_block.h"
 
@@ -31,6 +32,7 @@ struct SwinUnetrConfig {
   bool use_v2 = false;
   int64_t deep_supervision = 0;
   bool pad_input = false;
+  int64_t skip_gate = 0;
   std::string padded_tokens = "attend";
   std::string region_mask = "additive";
   std::string clipped_bias = "corner";
@@ -57,6 +59,7 @@ struct SwinUnetrConfig {
     v("use_v2", use_v2, "residual convolution block before each stage (SwinUNETR-V2)");
     v("deep_supervision", deep_supervision, "extra output heads at 1/2, 1/4, ... resolution; 0 to 4");
     v("pad_input", pad_input, "pad inputs to a multiple of 32 and crop the logits, instead of refusing them");
+    v("skip_gate", skip_gate, "kernel edge of a spatial gate (CBAM) on each skip connection; 0: none");
     v("padded_tokens", padded_tokens, "attend (MONAI) or exclude: padded window positions as keys");
     v("region_mask", region_mask, "additive (-100, MONAI) or exclude: pairs that only the shift brought together");
     v("clipped_bias", clipped_bias, "corner (MONAI) or displacement: position bias in windows clipped to a small grid");
@@ -90,7 +93,8 @@ class SwinTransformerImpl : public torch::nn::Module {
 };
 TORCH_MODULE(SwinTransformer);
 
-/// Swin transformer encoder, U-Net decoder. Parameter names as in MONAI's SwinUNETR, plus deep_out.i.conv.conv.*.
+/// Swin transformer encoder, U-Net decoder. Parameter names as in MONAI's SwinUNETR, plus deep_out.i.conv.conv.*
+/// and, with skip_gate, skip_gates.i.spatial.* (i = 0 at full resolution).
 /// Source   Hatamizadeh et al. 2022, arXiv:2201.01266; V2: He et al. 2023, MICCAI
 class SwinUnetrImpl : public NetworkImpl {
  public:
@@ -108,7 +112,7 @@ class SwinUnetrImpl : public NetworkImpl {
   nn::UnetrBasicBlock encoder1{nullptr}, encoder2{nullptr}, encoder3{nullptr}, encoder4{nullptr}, encoder10{nullptr};
   nn::UnetrUpBlock decoder5{nullptr}, decoder4{nullptr}, decoder3{nullptr}, decoder2{nullptr}, decoder1{nullptr};
   nn::UnetOutBlock out{nullptr};
-  torch::nn::ModuleList deep_out{nullptr};
+  torch::nn::ModuleList deep_out{nullptr}, skip_gates{nullptr};
 
  private:
   std::vector<torch::Tensor> decode(torch::Tensor x, size_t heads);

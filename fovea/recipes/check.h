@@ -59,6 +59,8 @@ CheckResult check_heads(const CheckOptions& options);             // P6
 CheckResult check_relative_bias(const CheckOptions& options);     // P7
 CheckResult check_qk_norm(const CheckOptions& options);           // P8
 CheckResult check_kernel_regression(const CheckOptions& options);  // A1
+CheckResult check_deformable_attention(const CheckOptions& options);  // A3
+CheckResult check_spatial_attention(const CheckOptions& options);  // A4
 CheckResult check_cross_attention(const CheckOptions& options);   // A5
 CheckResult check_co_attention(const CheckOptions& options);      // A6
 CheckResult check_radiomics(const CheckOptions& options);          // A8

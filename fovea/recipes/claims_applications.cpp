@@ -1,4 +1,4 @@
-// C30, C32, C39, C40, C43, C46: statements on applications that need no training.
+// C30, C32, C34, C39, C40, C43, C46: statements on applications that need no training.
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -8,7 +8,9 @@
 #include "fovea/data/patch_mask.h"
 #include "fovea/ops/axial_attention.h"
 #include "fovea/recipes/claims.h"
+#include "fovea/recipes/gaussian_ring.h"
 #include "fovea/recipes/kernel_experiments.h"
+#include "fovea/recipes/spatial_counts.h"
 #include "fovea/report/text.h"
 
 namespace fovea::recipes {
@@ -34,31 +36,42 @@ ClaimResult kernel_smoother(const ClaimOptions& options) {
   return r;
 }
 
-// Where f is largest on [0, 4] sigma, in steps of 1e-4.
-template <class F>
-double argmax(F&& f) {
-  double best = 0, at = 0;
-  for (int i = 0; i <= 40000; ++i)
-    if (const double r = 1e-4 * i, value = f(r); value > best) best = value, at = r;
-  return at;
-}
-
-ClaimResult best_ring(const ClaimOptions&) {
-  const auto tumour = [](double r) { return std::exp(-r * r / 2); };  // r in sigma
+ClaimResult best_ring(const ClaimOptions& options) {
+  const BestRadii best = best_radii();
   ClaimResult r;
-  r.figures = {{"edge", argmax([&](double s) {
-                  return s * tumour(s);
-                })},  // |d intensity / d position|, also mass on a ring: 2 pi r
-               {"shell_mass", argmax([&](double s) { return 4 * M_PI * s * s * tumour(s); })},
-               {"size", argmax([&](double s) { return s * s * tumour(s); })},  // |d intensity / d sigma|
-               {"intensity", argmax([&](double s) { return tumour(s); })}};
-  r.verdict = std::abs(r.figure("edge") - 1) < 1e-3 ? Verdict::kHoldsIf : Verdict::kFalse;
+  r.figures = {{"edge", best.edge}, {"shell_mass", best.shell_mass}, {"size", best.size}, {"intensity", best.intensity}};
+  r.verdict = std::abs(best.edge - 1) < 1e-3 ? Verdict::kHoldsIf : Verdict::kFalse;
   r.condition = "the goal is edge or position, or mass on a 2-D ring";
   r.computed = printed(
       "%.3f sigma for edge, position and mass on a ring; %.3f for mass on a 3-D shell and %.3f for size; %.0f for "
       "intensity",
-      r.figure("edge"), r.figure("shell_mass"), r.figure("size"), r.figure("intensity"));
+      best.edge, best.shell_mass, best.size, best.intensity);
   r.inputs = "exp(-r^2 / 2 sigma^2), r from 0 to 4 sigma in steps of 1e-4", r.with = "arithmetic";
+  if (options.full) {
+    for (const RingGoal goal : {RingGoal::kPosition, RingGoal::kSize}) {
+      double mean = 0;
+      for (const RingPoints& tumour : learn_ring(goal, {2, 4, 6, 8}, options.seed).tumours) mean += tumour.radius / 4;
+      r.figures.emplace_back("learned_" + name_of(goal), mean);
+      r.computed += printed("; learned on simulated tumours for %s %.3f", name_of(goal).c_str(), mean);
+    }
+    r.with = "arithmetic; nn::MultiScaleDeformableAttention, seed " + std::to_string(options.seed);
+  }
+  return r;
+}
+
+ClaimResult few_weights(const ClaimOptions&) {
+  ClaimResult r;
+  bool all = true;
+  for (const int axes : {2, 3})
+    for (const int kernel : {1, 3, 7}) {
+      const int64_t weights = gate_weights(kernel, axes);
+      all &= weights == 2 * int64_t(std::pow(kernel, axes));
+      r.figures.emplace_back(printed("k%d_%dd", kernel, axes), double(weights));
+    }
+  r.verdict = all ? Verdict::kExact : Verdict::kFalse;
+  r.computed = printed("%.0f (k = 1), %.0f (k = 3), %.0f (k = 7); 3-D %.0f (k = 3), %.0f (k = 7)", r.figure("k1_2d"), r.figure("k3_2d"),
+                       r.figure("k7_2d"), r.figure("k3_3d"), r.figure("k7_3d"));
+  r.inputs = "weights of the gate's convolution", r.with = "nn::SpatialGate";
   return r;
 }
 
@@ -197,8 +210,8 @@ std::vector<Claim> application_claims() {
   using enum ClaimCost;
   return {
       {"C30", "Attention is Nadaraya-Watson kernel regression", "equal", kSeconds, kernel_smoother},
-      {"C32", "For a Gaussian tumour the best sampling ring has radius exactly sigma", "1 sigma", kSeconds, best_ring,
-       "A3"},
+      {"C32", "For a Gaussian tumour the best sampling ring has radius exactly sigma", "1 sigma", kSeconds, best_ring},
+      {"C34", "Spatial attention costs only a few parameters", "a few", kInstant, few_weights},
       {"C39", "MAE hides up to 97 %", "97 %", kInstant, hidden_97},
       {"C40", "... and a block's neighbours may all be hidden too", "all hidden", kSeconds, hidden_neighbours},
       {"C43", "Axial attention: first 'rows' = across species at one position, then 'columns'", "rows: species",

@@ -105,6 +105,7 @@ std::vector<Lesson> score_lessons();   // first-attention, why-scale, budget
 std::vector<Lesson> window_lessons();  // cut-a-volume, quadratic-wall, ripples
 std::vector<Lesson> layer_lessons();   // free-heads, where-am-i, implicit-temperature
 std::vector<Lesson> kernel_lessons();  // kernel-regression
+std::vector<Lesson> spatial_lessons();  // ring, two-weights
 std::vector<Lesson> trained_lessons();  // two-nodules, hot-or-cold
 std::vector<Lesson> fusion_lessons();   // xor, ct-asks-pet
 std::vector<Lesson> radiomics_lessons();  // whom-to-trust

@@ -48,6 +48,7 @@ TEST(SwinUnetr, GradientsReachEveryParameterOfEveryVariant) {
     auto config = tiny();
     config.use_v2 = v2;
     config.patch_norm = v2;
+    config.skip_gate = v2 ? 3 : 0;
     config.deep_supervision = 4;
     const auto network = make_network(config, 3);
     torch::Tensor loss = torch::zeros({});
@@ -58,6 +59,13 @@ TEST(SwinUnetr, GradientsReachEveryParameterOfEveryVariant) {
       EXPECT_GT(p.value().grad().abs().max().item<float>(), 0) << p.key();
     }
   }
+}
+
+TEST(SwinUnetr, SkipGatesAddFiveTimesTheWeightsOfOneGate) {
+  auto config = tiny();
+  const int64_t without = make_network(config, 3)->parameter_count();
+  config.skip_gate = 3;
+  EXPECT_EQ(make_network(config, 3)->parameter_count() - without, 5 * (2 * 27 + 2));
 }
 
 TEST(SwinUnetr, DeepSupervisionGivesHalfTheResolutionPerHeadAndChangesNothingElse) {
@@ -166,6 +174,7 @@ TEST(SwinUnetrConfig, NamesTheFieldThatIsWrong) {
   EXPECT_THAT(with([](auto& c) { c.depths = {2, 2}; }), HasSubstr("expected four numbers"));
   EXPECT_THAT(with([](auto& c) { c.window_size = {7, 0, 7}; }), HasSubstr("window_size is [7, 0, 7]"));
   EXPECT_THAT(with([](auto& c) { c.deep_supervision = 5; }), HasSubstr("deep_supervision is 5, expected 0 to 4"));
+  EXPECT_THAT(with([](auto& c) { c.skip_gate = 4; }), HasSubstr("skip_gate is 4, expected 0 or an odd number"));
 }
 
 TEST(Registry, EveryNameBuildsAConfigurationAndAWrongOneIsAnsweredWithTheNearest) {

@@ -295,6 +295,16 @@ TEST(C32, TheRingIsOneSigmaForTheEdgeAndRootTwoForTheShell) {
   EXPECT_EQ(r.figure("intensity"), 0);
 }
 
+TEST(C34, TheSpatialGateHasTwoTimesKToThePowerOfItsAxes) {
+  const auto r = found("C34");
+  EXPECT_EQ(r.verdict_text(), "exact");
+  EXPECT_EQ(r.figure("k1_2d"), 2);
+  EXPECT_EQ(r.figure("k3_2d"), 18);
+  EXPECT_EQ(r.figure("k7_2d"), 98);
+  EXPECT_EQ(r.figure("k3_3d"), 54);
+  EXPECT_EQ(r.figure("k7_3d"), 686);
+}
+
 TEST(C33AndC44, ScaleWithTheCubeAndByAxes) {
   const auto r = found("C33");
   EXPECT_EQ(r.verdict_text(), "exact");

@@ -146,6 +146,21 @@ TEST(Lessons, KernelRegressionTakesTheLeaveOneOutBandwidth) {
   EXPECT_FALSE(right("kernel-regression", "2"));
 }
 
+TEST(Lessons, RingIsOneSigmaForPositionAndRootTwoForSize) {
+  EXPECT_TRUE(right("ring", "1"));
+  EXPECT_FALSE(right("ring", "1.41"));
+  EXPECT_TRUE(right("ring", "1.414", {{"goal", "size"}, {"sigma", "3"}}));
+  EXPECT_TRUE(right("ring", "0", {{"goal", "intensity"}}));
+  EXPECT_THAT(refusal([] { run("ring", {{"goal", "colour"}}); }), HasSubstr("expected position, size or intensity"));
+  EXPECT_THAT(refusal([] { run("ring", {{"sigma", "90"}}); }), HasSubstr("from 1.5 to 9"));
+}
+
+TEST(Lessons, TwoWeightsAreTwo) {
+  EXPECT_TRUE(right("two-weights", "2,18,98,54,686"));
+  EXPECT_FALSE(right("two-weights", "1"));
+  EXPECT_THAT(refusal([] { run("two-weights", {{"kernel", "4"}}); }), HasSubstr("expected odd numbers"));
+}
+
 TEST(Lessons, RefuseWhatTheyCannotRun) {
   EXPECT_THAT(refusal([] { find_lesson("ripple"); }), HasSubstr("did you mean ripples?"));
   EXPECT_THAT(refusal([] { run("ripples", {{"heads", "2"}}); }), HasSubstr("takes no --heads; it takes --n, --window"));
