@@ -39,7 +39,7 @@ struct LearnedRing {
 /// voxels (recipes/gaussian_tumour.h). The points start in eight directions, 0.8 to 2 sigma from the centre, at random.
 /// With `only_vox` all tumours have that sigma. Same seed, same result.
 /// Cost     about 1 ms a step on one thread
-LearnedRing learn_ring(RingGoal goal, const std::vector<double>& sigmas_vox, uint64_t seed, int64_t steps = 2000,
+LearnedRing learn_ring(RingGoal goal, const std::vector<double>& sigmas_vox, uint64_t seed, int64_t steps = 6000,
                        double only_vox = 0);
 
 }  // namespace fovea::recipes
