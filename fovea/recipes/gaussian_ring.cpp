@@ -94,7 +94,8 @@ LearnedRing learn_ring(RingGoal goal, const std::vector<double>& sigmas_vox, uin
   auto generator = at::detail::createCPUGenerator(seed);
   TumourOptions options;
   // Small changes: what a reading says of them is then linear in them, which the exact radii assume.
-  if (goal != RingGoal::kPosition) options.move = 0;
+  options.move = goal == RingGoal::kPosition ? 0.05 : 0;
+  if (goal == RingGoal::kPosition) options.noise = 0.025;
   options.grow = goal == RingGoal::kSize ? 0.05 : 0;
   if (goal == RingGoal::kIntensity) options.noise = 0;
   if (only_vox > 0) options.sigma_vox = only_vox;
