@@ -14,7 +14,7 @@ namespace fovea::recipes {
 
 namespace {
 constexpr int64_t kWidth = 8;
-constexpr double kContrast = 0.5, kSmallestRadius = 3, kLargestRadius = 5;
+constexpr double kContrast = 1, kSmallestRadius = 2.5, kLargestRadius = 4.5;
 
 double uniform(double low, double high, at::Generator generator) {
   return torch::empty({1}, torch::kFloat64).uniform_(low, high, generator).item<double>();
@@ -44,11 +44,8 @@ struct LesionNet : torch::nn::Module {
 void initialise(LesionNet& net, at::Generator generator) {
   torch::NoGradGuard no_grad;
   for (auto& item : net.named_parameters())
-    if (auto p = item.value(); p.dim() > 1) p.normal_(0, 1 / std::sqrt(double(p[0].numel())), generator).abs_();
+    if (auto p = item.value(); p.dim() > 1) p.normal_(0, 1 / std::sqrt(double(p[0].numel())), generator);
   net.read->conv->bias.zero_();
-  // All start as averages, the map as an even one: more brightness, more of a feature, more of a lesion. Signs drawn at
-  // random can start a map that is large everywhere but on lesions, and it stays so.
-  if (net.gate) net.gate->weight.fill_(1 / double(net.gate->weight.numel()));
 }
 
 torch::Tensor loss_of(const torch::Tensor& logits, const torch::Tensor& mask) {
@@ -122,19 +119,21 @@ LesionScans draw_lesion_scans(int64_t count, int64_t edge, at::Generator generat
     shape[dim] = edge;
     return (axis - from[dim]).view(shape);
   };
-  const auto draw_point = [&] { return torch::empty({3}, torch::kFloat32).uniform_(0, double(edge) - 1, generator); };
+  const auto draw_point = [&](double margin) {
+    return torch::empty({3}, torch::kFloat32).uniform_(margin, double(edge) - 1 - margin, generator);
+  };
   for (int64_t b = 0; b < count; ++b) {
     const int64_t things = int64_t(uniform(2, 5, generator));
     auto voxels = scans.voxels[b][0], mask = scans.mask[b][0];
     for (int64_t i = 0; i < things; ++i) {
       const double radius = uniform(kSmallestRadius, kLargestRadius, generator);
-      const auto centre = draw_point();  // anywhere: a place alone says nothing
+      const auto centre = draw_point(radius);
       const auto squared =
           distance(centre, 0).square() + distance(centre, 1).square() + distance(centre, 2).square();
       mask.copy_(torch::maximum(mask, (squared <= radius * radius).to(torch::kFloat32)));
     }
     for (int64_t i = 0; i < things; ++i) {
-      const auto through = draw_point();
+      const auto through = draw_point(2);
       auto way = torch::randn({3}, generator, torch::kFloat32);
       way = way / way.norm();
       const auto z = distance(through, 0), y = distance(through, 1), x = distance(through, 2);
