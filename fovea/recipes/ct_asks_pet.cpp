@@ -13,12 +13,11 @@
 namespace fovea::recipes {
 
 namespace {
-constexpr nn::Triple kCt{4, 16, 48}, kPet{2, 8, 24}, kPetCell{2, 2, 2};
+constexpr nn::Triple kCt{4, 16, 40}, kPet{2, 8, 20}, kPetCell{2, 2, 2};
 constexpr double kVoxelMm = 2, kPetVoxelMm = 4, kBlurMm = 6, kRadiusMm = 20;
 constexpr double kViableUptake = 5, kNecroticUptake = 0.1, kCounts = 20, kCtNoise = 0.3, kMissing = 1.0 / 7;
 constexpr int64_t kWidth = 8, kPlainWidth = 7, kTumours = 2, kBatch = 4;
 constexpr double kLeak = 0.01;
-constexpr double kReach = kLargestPetShift + 1;  // of the shifts trained with
 
 torch::Tensor uniform(int64_t count, double low, double high, at::Generator generator) {
   return low + (high - low) * torch::rand({count, 1, 1, 1}, generator, torch::TensorOptions(torch::kFloat32));
@@ -205,7 +204,7 @@ PetAttention look(AskingSegmenter& network, uint64_t seed, double example_shift)
 CtPetPairs draw_ct_pet(int64_t count, at::Generator generator, std::optional<double> shift) {
   const auto f32 = torch::TensorOptions(torch::kFloat32);
   CtPetPairs pairs;
-  pairs.shift = uniform(count, -kReach, kReach, generator).flatten();
+  pairs.shift = torch::randint(-kLargestPetShift, kLargestPetShift + 1, {count}, generator, f32);
   if (shift) pairs.shift.fill_(*shift);
   auto lives = torch::rand({count, kTumours}, generator, f32) < 0.6;
   lives.select(1, 0).logical_or_(lives.any(1).logical_not());
@@ -214,7 +213,7 @@ CtPetPairs draw_ct_pet(int64_t count, at::Generator generator, std::optional<dou
   auto tumour = torch::zeros({count, kCt[0], kCt[1], kCt[2]}, torch::kBool), viable = tumour.clone();
   auto uptake = torch::ones({count, kCt[0], kCt[1], kCt[2]});
   for (int64_t i = 0; i < kTumours; ++i) {
-    const auto cy = uniform(count, 6, 10, generator), cx = uniform(count, 10.5, 12.5, generator) + double(i * kCt[2] / kTumours);
+    const auto cy = uniform(count, 6, 10, generator), cx = uniform(count, 8, 12, generator) + double(i * kCt[2] / kTumours);
     const auto ry = uniform(count, 2.5, 4.5, generator), rx = uniform(count, 2.5, 4.5, generator);
     const auto ball = [&](const torch::Tensor& middle) {
       return ((z - 1.5) / 3).square() + ((y - cy) / ry).square() + ((x - middle) / rx).square() < 1;
