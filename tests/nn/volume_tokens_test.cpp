@@ -25,7 +25,9 @@ TEST(VolumeTokens, EqualsConvolutionNormAndStridedConvolutionOfTorch) {
     y = norm(torch::conv3d(y, layer->conv[level + 1]->conv->weight, {}, 1, 1));
   }
   const auto expected = layer->norm(layer->proj(y.flatten(2).transpose(1, 2)));
-  const auto [tokens, grid] = layer(x);
+  const auto [tokens, grid, levels] = layer(x);
+  EXPECT_EQ(levels.size(), 3u);
+  EXPECT_EQ(levels.back().sizes(), y.sizes());
   EXPECT_EQ(grid, (Triple{3, 3, 2}));
   ASSERT_EQ(tokens.sizes(), expected.sizes());
   EXPECT_LT((tokens - expected).abs().max().item<double>(), 1e-12);
