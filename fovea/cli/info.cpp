@@ -8,6 +8,7 @@
 #include "fovea/data/radiomics.h"
 #include "fovea/infer/model_folder.h"
 #include "fovea/io/atomic_file.h"
+#include "fovea/io/csv.h"
 #include "fovea/io/image.h"
 #include "fovea/io/safetensors.h"
 #include "fovea/io/config.h"
@@ -80,15 +81,10 @@ Json of_masked(const fs::path& scan, const Masked& masked) {
 
 // One row a scan, columns as pyradiomics' batch output has them.
 void write_table(const fs::path& path, const Json& all, const fs::path& mask) {
-  const auto quoted = [](const std::string& text) {
-    std::string out = "\"";
-    for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
-    return out + "\"";
-  };
   std::string text = "Image,Mask";
   for (const std::string& name : data::radiomics_names()) text += "," + name;
   for (const Json& one : all) {
-    text += "\n" + quoted(one["file"].get<std::string>()) + "," + quoted(mask.string());
+    text += "\n" + io::csv_cell(one["file"].get<std::string>()) + "," + io::csv_cell(mask.string());
     for (const auto& [name, value] : one["radiomics"].items()) {
       char number[32];
       std::snprintf(number, sizeof number, "%.17g", value.get<double>());

@@ -69,6 +69,13 @@ class CsvReader {
 };
 }  // namespace
 
+std::string csv_cell(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == text.npos) return text;
+  std::string cell = "\"";
+  for (const char c : text) cell += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return cell + "\"";
+}
+
 CsvTable parse_csv(std::string_view text, const std::filesystem::path& path) {
   CsvReader reader(text, path);
   CsvTable table;

@@ -135,6 +135,7 @@ FittedPatients fit_patients(const EncodedPatients& patients, const PatientSplit&
   if (options.resume) trainer.resume();
   const train::BatchSource source = [&](int64_t epoch, int64_t index) {
     train::Batch batch;
+    // A batch is which patients, and which batch it is: what is drawn at random for it hangs on that.
     batch.label = batch_rows(split.train, config.train, epoch, index);
     batch.image = torch::tensor({epoch, index}, torch::kLong);
     return batch;

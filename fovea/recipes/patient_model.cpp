@@ -26,13 +26,6 @@ std::string number(double value) {
   return text;
 }
 
-std::string quoted(const std::string& cell) {
-  if (cell.find_first_of(",\"\r\n") == cell.npos) return cell;
-  std::string out = "\"";
-  for (const char c : cell) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + "\"";
-}
-
 std::string column_of_class(const std::string& name) { return "p_" + name; }
 }  // namespace
 
@@ -66,17 +59,17 @@ void write_predictions(const fs::path& file, const data::PatientTable& table, co
   std::string text = "id";
   if (head.is_class()) {
     text += ",predicted";
-    for (const std::string& name : head.classes) text += "," + quoted(column_of_class(name));
+    for (const std::string& name : head.classes) text += "," + io::csv_cell(column_of_class(name));
   } else {
     text += ",risk";
     for (const double cut : head.cuts) text += ",survival_" + number(cut);
   }
-  for (const std::string& name : names) text += "," + quoted("gate_" + name);
+  for (const std::string& name : names) text += "," + io::csv_cell("gate_" + name);
   text += "\n";
   const auto risk = head.is_class() ? std::vector<double>() : head.risk(outcome);
   for (int64_t i = 0; i < rows.size(0); ++i) {
-    text += quoted(table.patients[size_t(rows[i].item<int64_t>())].id);
-    text += "," + (head.is_class() ? quoted(head.classes[size_t(outcome[i].argmax().item<int64_t>())]) : number(risk[size_t(i)]));
+    text += io::csv_cell(table.patients[size_t(rows[i].item<int64_t>())].id);
+    text += "," + (head.is_class() ? io::csv_cell(head.classes[size_t(outcome[i].argmax().item<int64_t>())]) : number(risk[size_t(i)]));
     for (int64_t k = 0; probabilities.defined() && k < probabilities.size(1); ++k) text += "," + number(probabilities[i][k].item<double>());
     for (int64_t m = 0; m < gates.size(1); ++m) text += "," + number(gates[i][m].item<double>());
     text += "\n";

@@ -20,6 +20,13 @@ std::string refusal(const std::string& text) {
   return testing::message_of<IoError>([&] { parse_csv(text, "t.csv"); });
 }
 
+TEST(Csv, ACellIsReadBackAsItWasWritten) {
+  for (const std::string cell : {"plain", "a,b", "\"quoted\"", "two\nlines", ""}) {
+    const auto table = parse_csv("a,b\n" + csv_cell(cell) + ",x\n", "t.csv");
+    EXPECT_EQ(table.cell(0, 0), cell);
+  }
+}
+
 TEST(Csv, ReadsNamesCellsAndNumbers) {
   const CsvTable t = parse_csv("\xEF\xBB\xBFname,value\r\na,1.5\r\n\r\n\"b, \"\"c\"\"\",-2e3\nd,\ne,NA", "t.csv");
   EXPECT_THAT(t.columns(), ElementsAre("name", "value"));
