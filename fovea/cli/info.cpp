@@ -39,7 +39,7 @@ Json of_model(const fs::path& path) {
     const auto model = recipes::PatientModel::load(path);
     int64_t parameters = 0;
     for (const auto& p : model.network->parameters()) parameters += p.numel();
-    return {{"model", path.string()}, {"recipe", "patient"}, {"trained_on", model.inputs.columns.name}, {"simulated", model.simulated}, {"parameters", parameters},
+    return {{"model", path.string()}, {"recipe", "patient"}, {"trained_on", model.inputs.columns.name}, {"simulated", model.simulated()}, {"parameters", parameters},
             {"modalities", model.inputs.modality_names()}, {"outcome", io::to_json(model.head)}};
   }
   const auto model = infer::load_model(path);

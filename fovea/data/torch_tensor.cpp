@@ -40,4 +40,9 @@ io::TensorData from_torch(const torch::Tensor& tensor) {
   throw ArgumentError(std::string("dtype ") + torch::toString(dense.scalar_type()) + " has no place in a tensor file");
 }
 
+std::vector<double> to_doubles(const torch::Tensor& tensor) {
+  const auto flat = tensor.detach().to(torch::kDouble).contiguous();
+  return {flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel()};
+}
+
 }  // namespace fovea::data

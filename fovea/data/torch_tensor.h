@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <vector>
 
 #include <torch/torch.h>
 
@@ -14,5 +15,8 @@ torch::Tensor to_torch(const io::TensorData& data, const std::string& name = "te
 /// A tensor's elements in C order, whatever its layout, device or dtype.
 /// Errors   ArgumentError for dtypes that files do not hold (complex, quantised)
 io::TensorData from_torch(const torch::Tensor& tensor);
+
+/// All elements in C order as doubles, without gradient.
+std::vector<double> to_doubles(const torch::Tensor& tensor);
 
 }  // namespace fovea::data

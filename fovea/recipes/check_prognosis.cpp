@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "fovea/data/torch_tensor.h"
 #include "fovea/io/data_folder.h"
 #include "fovea/recipes/check.h"
 #include "fovea/recipes/one_thread.h"
@@ -16,11 +17,6 @@ namespace fovea::recipes {
 namespace {
 using report::printed;
 
-std::vector<double> doubles(const torch::Tensor& t) {
-  const auto flat = t.to(torch::kDouble).contiguous();
-  return {flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel()};
-}
-
 // Cox's model on the 1546 patients of Rotterdam against what R's survival gives for them (Efron): null and fitted
 // log-likelihood, C-index, and on GBSG without the terms of the size. Columns of table_matrix: age, nodes, pgr, er, hormones, menopause, size (2).
 void check_cox(CheckResult& result, const EncodedPatients& patients, const std::vector<int64_t>& categories, const PatientSplit& split) {
@@ -30,10 +26,10 @@ void check_cox(CheckResult& result, const EncodedPatients& patients, const std::
   const auto fit = train::fit_cox(known, of(split.train), train::CoxTies::kEfron);
   result.at_most("Cox on Rotterdam, null log-likelihood, off R's -7283.996", std::abs(fit.null_log_likelihood + 7283.996), 1e-3);
   result.at_most("Cox on Rotterdam, log-likelihood, off R's -7165.860", std::abs(fit.log_likelihood + 7165.860), 1e-3);
-  const double own = train::harrell_concordance(survival_of(patients, split.train), doubles(fit.risk(known))).index;
+  const double own = train::harrell_concordance(survival_of(patients, split.train), data::to_doubles(fit.risk(known))).index;
   result.at_most("C-index of that fit, off R's .6605", std::abs(own - 0.6605), 5e-5);
   const auto without_size = torch::matmul(x.index_select(0, split.held_out).slice(1, 0, 6), fit.coefficients.slice(0, 0, 6));
-  const double transferred = train::harrell_concordance(survival_of(patients, split.held_out), doubles(without_size)).index;
+  const double transferred = train::harrell_concordance(survival_of(patients, split.held_out), data::to_doubles(without_size)).index;
   result.at_most("C-index on GBSG, the terms of the size left out, off R's .6518", std::abs(transferred - 0.6518), 5e-5);
 }
 

@@ -38,23 +38,34 @@ torch::Tensor batch_rows(const torch::Tensor& rows, const train::TrainConfig& co
   return tensor_of(batch);
 }
 
-// Each modality of each patient is hidden with a probability, but never all of them.
-models::PatientBatch hide_some(models::PatientBatch batch, double probability, Rng rng) {
-  if (probability == 0) return batch;
-  const auto hidden = [&](int64_t n) {
-    auto mask = torch::empty({n}, torch::kBool);
-    for (int64_t i = 0; i < n; ++i) mask[i] = rng.chance(float(probability));
-    return mask;
-  };
-  if (batch.images.defined())
-    for (int64_t m = 0; m < batch.images.size(1); ++m) batch.images_present.select(1, m).masked_fill_(hidden(batch.images.size(0)), false);
-  if (batch.numbers.size(1) + batch.codes.size(1) > 0) {
-    const auto rows = hidden(batch.numbers.size(0)).unsqueeze(1);
-    batch.numbers = batch.numbers.masked_fill(rows, std::numeric_limits<float>::quiet_NaN());
-    batch.codes = batch.codes.masked_fill(rows, -1);
+// Takes a modality from the patients where `hidden` [B] is true: what they have left is as if it had never been known.
+void hide(models::PatientBatch& batch, size_t modality, const torch::Tensor& hidden) {
+  const auto column = hidden.unsqueeze(1);
+  const size_t images = batch.images.defined() ? size_t(batch.images.size(1)) : 0;
+  if (modality < images) {
+    batch.images_present = batch.images_present.clone();
+    batch.images_present.select(1, int64_t(modality)).masked_fill_(hidden, false);
+    return;
   }
-  if (batch.measures.defined()) batch.measures = batch.measures.masked_fill(hidden(batch.measures.size(0)).unsqueeze(1), std::numeric_limits<float>::quiet_NaN());
-  if (batch.text.defined()) batch.text = batch.text.masked_fill(hidden(batch.text.size(0)).unsqueeze(1), 0);
+  size_t at = images;
+  if (batch.numbers.size(1) + batch.codes.size(1) > 0 && modality == at++) {
+    batch.numbers = batch.numbers.masked_fill(column, std::numeric_limits<float>::quiet_NaN());
+    batch.codes = batch.codes.masked_fill(column, -1);
+  } else if (batch.measures.defined() && modality == at++) {
+    batch.measures = batch.measures.masked_fill(column, std::numeric_limits<float>::quiet_NaN());
+  } else if (batch.text.defined() && modality == at) {
+    batch.text = batch.text.masked_fill(column, 0);
+  }
+}
+
+// Each modality of each patient is hidden with a probability.
+models::PatientBatch hide_some(models::PatientBatch batch, size_t modalities, int64_t patients, double probability, Rng rng) {
+  if (probability == 0) return batch;
+  for (size_t m = 0; m < modalities; ++m) {
+    auto hidden = torch::empty({patients}, torch::kBool);
+    for (int64_t i = 0; i < patients; ++i) hidden[i] = rng.chance(float(probability));
+    hide(batch, m, hidden);
+  }
   return batch;
 }
 
@@ -76,10 +87,8 @@ void mirror(models::PatientBatch& batch, torch::Tensor& masks, Rng rng) {
 // Dice and cross-entropy of the outlines; undefined where no patient of the batch has a mask.
 torch::Tensor outline_loss(const torch::Tensor& logits, const torch::Tensor& masks) {
   if ((masks < 0).all().item<bool>()) return {};
-  train::SegmentationLossConfig config;
-  config.ignore_label = -1;
   const auto has_mask = (masks.flatten(1) >= 0).any(1).nonzero().squeeze(1);
-  return train::dice_cross_entropy(logits.index_select(0, has_mask), masks.index_select(0, has_mask), config);
+  return train::dice_cross_entropy(logits.index_select(0, has_mask), masks.index_select(0, has_mask), {});
 }
 
 // The network and what is learnt beside it.
@@ -143,7 +152,7 @@ FittedPatients fit_patients(const EncodedPatients& patients, const PatientSplit&
   const train::LossFunction loss = [&](const train::Batch& batch) {
     const auto& rows = batch.label;
     const auto random = [&](uint32_t stream) { return Rng(config.train.seed, uint32_t(batch.image[0].item<int64_t>()), uint32_t(batch.image[1].item<int64_t>()), stream); };
-    auto inputs = hide_some(patients.rows(rows), config.modality_dropout, random(kHideStream));
+    auto inputs = hide_some(patients.rows(rows), out.network->modalities().size(), rows.size(0), config.modality_dropout, random(kHideStream));
     auto masks = config.segments() ? patients.masks.index_select(0, rows) : torch::Tensor();
     if (config.mirror) mirror(inputs, masks, random(kMirrorStream));
     const auto answer = out.network->forward(inputs);
@@ -189,22 +198,9 @@ PatientAnswers answer_patients(models::PatientNetworkImpl& network, const Encode
   return {torch::cat(outcome), torch::cat(gates), sum > 0 ? 2 * both / sum : std::numeric_limits<double>::quiet_NaN()};
 }
 
-EncodedPatients without_modality(const EncodedPatients& patients, const PatientInputs& inputs, size_t modality) {
+EncodedPatients without_modality(const EncodedPatients& patients, size_t modality) {
   EncodedPatients out = patients;
-  const size_t images = inputs.columns.images.size();
-  if (modality < images) {
-    out.inputs.images_present = out.inputs.images_present.clone();
-    out.inputs.images_present.select(1, int64_t(modality)).fill_(false);
-    return out;
-  }
-  if (inputs.modality_names()[modality] == "table") {
-    out.inputs.numbers = torch::full_like(out.inputs.numbers, std::numeric_limits<float>::quiet_NaN());
-    out.inputs.codes = torch::full_like(out.inputs.codes, -1);
-  } else if (inputs.modality_names()[modality] == "measures") {
-    out.inputs.measures = torch::full_like(out.inputs.measures, std::numeric_limits<float>::quiet_NaN());
-  } else {
-    out.inputs.text = torch::zeros_like(out.inputs.text);
-  }
+  hide(out.inputs, modality, torch::ones({patients.count()}, torch::kBool));
   return out;
 }
 

@@ -115,7 +115,7 @@ std::vector<std::vector<double>> region_measures(const data::PatientTable& table
   return rows;
 }
 
-EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inputs) {
+EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inputs, const std::vector<std::vector<double>>& measures) {
   const auto& columns = inputs.columns;
   const int64_t n = int64_t(table.patients.size()), images = int64_t(columns.images.size());
   const auto& shape = inputs.image.shape;
@@ -130,7 +130,7 @@ EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inp
   out.inputs.codes = torch::full({n, int64_t(columns.categories.size())}, -1, torch::kLong);
   if (!inputs.vocabulary.empty()) out.inputs.text = torch::zeros({n, inputs.text_tokens}, torch::kLong);
   if (inputs.use_measures) {
-    const auto raw = region_measures(table);
+    const auto& raw = measures.empty() ? region_measures(table) : measures;
     out.inputs.measures = torch::empty({n, int64_t(inputs.measures.mean.size())});
     for (int64_t r = 0; r < n; ++r) {
       const auto row = inputs.measures.apply(raw[size_t(r)]);

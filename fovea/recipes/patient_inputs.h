@@ -70,6 +70,7 @@ struct EncodedPatients {
 std::vector<std::vector<double>> region_measures(const data::PatientTable& table);
 
 /// Errors   IoError as read_fixed_grid(); ArgumentError as WordPieces::encode() and region_measures()
-EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inputs);
+/// measures: of region_measures() where they are at hand; empty: taken now, where the inputs use them.
+EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inputs, const std::vector<std::vector<double>>& measures = {});
 
 }  // namespace fovea::recipes

@@ -37,7 +37,6 @@ PatientModel PatientModel::load(const fs::path& path) {
   PatientModel model;
   model.inputs = io::from_json<PatientInputs>(opened.recipe.at("inputs"), where);
   model.head = io::from_json<PatientHead>(opened.recipe.at("head"), where);
-  model.simulated = model.inputs.columns.simulated;
   model.network = models::PatientNetwork(io::from_json<models::PatientNetworkConfig>(opened.network.at("config"), where));
   infer::load_weights(*model.network, opened.weights, opened.weights_path.string());
   model.network->eval();

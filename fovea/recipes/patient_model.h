@@ -12,7 +12,9 @@ struct PatientModel {
   models::PatientNetwork network{nullptr};
   PatientInputs inputs;
   PatientHead head;
-  bool simulated = false;  // learnt on made-up patients
+
+  /// Learnt on made-up patients.
+  bool simulated() const { return inputs.columns.simulated; }
 
   /// Errors  IoError: no model folder, damaged; ArgumentError: of another recipe.
   static PatientModel load(const std::filesystem::path& model);

@@ -2,38 +2,52 @@
 
 #include <torch/torch.h>
 
+#include <cmath>
+#include <functional>
+#include <numeric>
+
 #include "fovea/core/error.h"
+#include "fovea/data/torch_tensor.h"
 #include "fovea/train/classification_metrics.h"
 
 namespace fovea::recipes {
 
 namespace {
-std::vector<double> doubles(const torch::Tensor& t) {
-  const auto flat = t.detach().to(torch::kDouble).contiguous();
-  return {flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel()};
+using data::to_doubles;
+
+// A figure of any group of the patients, by their indices.
+struct Statistic {
+  std::string name;
+  std::function<double(const std::vector<size_t>&)> of;
+};
+
+// What an outcome is judged by, the figure that matters first.
+std::vector<Statistic> statistics(const PatientHead& head, const torch::Tensor& outcome, const EncodedPatients& patients, const torch::Tensor& rows) {
+  std::vector<Statistic> list;
+  if (!head.is_class()) {
+    list.push_back({"C-index", [known = survival_of(patients, rows), risk = head.risk(outcome)](const std::vector<size_t>& of) {
+                      return train::harrell_concordance(train::select(known, of), train::select(risk, of)).index;
+                    }});
+    return list;
+  }
+  const auto label = patients.label.index_select(0, rows);
+  if (head.classes.size() == 2) {
+    std::vector<bool> positive;
+    for (const double k : to_doubles(label)) positive.push_back(k == 1);
+    list.push_back({"AUC", [positive, risk = head.risk(outcome)](const std::vector<size_t>& of) { return train::roc_auc(train::select(risk, of), train::select(positive, of)); }});
+  }
+  list.push_back({"accuracy", [right = to_doubles(outcome.argmax(1).eq(label))](const std::vector<size_t>& of) {
+                    double n = 0;
+                    for (const size_t i : of) n += right[i];
+                    return n / double(of.size());
+                  }});
+  return list;
 }
 
-std::vector<bool> second_class(const EncodedPatients& patients, const torch::Tensor& rows) {
-  std::vector<bool> out;
-  for (const double k : doubles(patients.label.index_select(0, rows))) out.push_back(k == 1);
-  return out;
-}
-
-// The statistic of all patients, and of resamples of them.
-template <class Statistic>
-PatientScore with_interval(const std::string& name, int64_t patients, const Statistic& statistic, uint64_t seed) {
-  std::vector<size_t> all(static_cast<size_t>(patients));
-  for (size_t i = 0; i < all.size(); ++i) all[i] = i;
-  PatientScore score{name, statistic(all), {}};
-  if (patients > 1 && score.value == score.value) score.interval = train::bootstrap_interval(size_t(patients), statistic, 1000, 0.95, seed);
-  return score;
-}
-
-double share_correct(const torch::Tensor& outcome, const torch::Tensor& label, const std::vector<size_t>& of) {
-  const auto right = outcome.argmax(1).eq(label);
-  double n = 0;
-  for (const size_t i : of) n += right[int64_t(i)].item<bool>();
-  return n / double(of.size());
+std::vector<size_t> everybody(const torch::Tensor& rows) {
+  std::vector<size_t> all(static_cast<size_t>(rows.size(0)));
+  std::iota(all.begin(), all.end(), size_t{0});
+  return all;
 }
 }  // namespace
 
@@ -73,51 +87,31 @@ torch::Tensor PatientHead::probabilities(const torch::Tensor& outcome) const {
 }
 
 std::vector<double> PatientHead::risk(const torch::Tensor& outcome) const {
-  if (kind == PatientOutcome::kCox) return doubles(outcome.squeeze(1));
-  if (!is_class()) return doubles(-probabilities(outcome).sum(1));
+  if (kind == PatientOutcome::kCox) return to_doubles(outcome.squeeze(1));
+  if (!is_class()) return to_doubles(-probabilities(outcome).sum(1));
   if (classes.size() != 2) throw ArgumentError("patient: " + std::to_string(classes.size()) + " classes have no risk, expected 2");
-  return doubles(probabilities(outcome).select(1, 1));
+  return to_doubles(probabilities(outcome).select(1, 1));
 }
 
 train::SurvivalData survival_of(const EncodedPatients& patients, const torch::Tensor& rows) {
   train::SurvivalData data;
-  data.time = doubles(patients.time.index_select(0, rows));
-  for (const double e : doubles(patients.event.index_select(0, rows))) data.event.push_back(e != 0);
+  data.time = to_doubles(patients.time.index_select(0, rows));
+  for (const double e : to_doubles(patients.event.index_select(0, rows))) data.event.push_back(e != 0);
   return data;
 }
 
 double main_score(const PatientHead& head, const torch::Tensor& outcome, const EncodedPatients& patients, const torch::Tensor& rows) {
-  if (!head.is_class()) return train::harrell_concordance(survival_of(patients, rows), head.risk(outcome)).index;
-  if (head.classes.size() == 2) return train::roc_auc(head.risk(outcome), second_class(patients, rows));
-  return outcome.argmax(1).eq(patients.label.index_select(0, rows)).to(torch::kDouble).mean().item<double>();
+  return statistics(head, outcome, patients, rows).front().of(everybody(rows));
 }
 
 std::vector<PatientScore> score_outcome(const PatientHead& head, const torch::Tensor& outcome, const EncodedPatients& patients, const torch::Tensor& rows, uint64_t seed) {
-  const int64_t n = rows.size(0);
+  const auto all = everybody(rows);
   std::vector<PatientScore> scores;
-  if (!head.is_class()) {
-    const auto known = survival_of(patients, rows);
-    const auto risk = head.risk(outcome);
-    scores.push_back(with_interval("C-index", n, [&](const std::vector<size_t>& of) {
-      train::SurvivalData some;
-      std::vector<double> of_some;
-      for (const size_t i : of) some.time.push_back(known.time[i]), some.event.push_back(known.event[i]), of_some.push_back(risk[i]);
-      return train::harrell_concordance(some, of_some).index;
-    }, seed));
-    return scores;
+  for (const auto& [name, of] : statistics(head, outcome, patients, rows)) {
+    PatientScore score{name, of(all), {}};
+    if (all.size() > 1 && !std::isnan(score.value)) score.interval = train::bootstrap_interval(all.size(), of, 1000, 0.95, seed);
+    scores.push_back(std::move(score));
   }
-  if (head.classes.size() == 2) {
-    const auto risk = head.risk(outcome);
-    const auto positive = second_class(patients, rows);
-    scores.push_back(with_interval("AUC", n, [&](const std::vector<size_t>& of) {
-      std::vector<double> s;
-      std::vector<bool> p;
-      for (const size_t i : of) s.push_back(risk[i]), p.push_back(positive[i]);
-      return train::roc_auc(s, p);
-    }, seed));
-  }
-  const auto label = patients.label.index_select(0, rows);
-  scores.push_back(with_interval("accuracy", n, [&](const std::vector<size_t>& of) { return share_correct(outcome, label, of); }, seed));
   return scores;
 }
 

@@ -175,7 +175,7 @@ PatientExplanation explain_patient(const PatientModel& model, const data::Patien
   out.attention = network.class_rows()[-1][0].mean(0);
   network.set_capture(false);
   out.outcome = answer.outcome, out.gates = answer.gates[0], out.probabilities = model.head.probabilities(answer.outcome);
-  for (size_t m = 0; m < network.modalities().size(); ++m) out.without.push_back(answer_patients(network, without_modality(out.patient, model.inputs, m), row).outcome);
+  for (size_t m = 0; m < network.modalities().size(); ++m) out.without.push_back(answer_patients(network, without_modality(out.patient, m), row).outcome);
   return out;
 }
 
@@ -184,7 +184,7 @@ void write_patient_page(const std::filesystem::path& file, const PatientModel& m
   const data::Patient& patient = find_patient(table, id);
   report::HtmlReport html("Patient " + id, "model learnt on: " + model.inputs.columns.name + "; Fovea " + std::string(kVersion));
   html.notice("Not a medical device: research only.");
-  if (model.simulated) html.notice("The model was trained on simulated patients, and is of no use for real ones.", report::NoticeKind::kWarning);
+  if (model.simulated()) html.notice("The model was trained on simulated patients, and is of no use for real ones.", report::NoticeKind::kWarning);
   add_prediction(html, model, explanation);
   add_modalities(html, model, explanation);
   add_scan(html, model, explanation);

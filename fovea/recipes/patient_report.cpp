@@ -23,7 +23,7 @@ std::string with_interval(const PatientScore& s) {
 void add_scores(report::HtmlReport& html, const PatientReport& r) {
   const auto& network = r.methods.front();
   const auto& other = r.methods.back();
-  const bool has_baseline = r.methods.size() > 1 && other.name.find("network") != 0;
+  const bool has_baseline = other.is_baseline;
   html.heading(r.held_out ? "Result on held-out patients" : "Result on the patients who chose the checkpoint");
   std::vector<report::Tile> tiles;
   for (const auto& s : network.scores)
@@ -59,8 +59,7 @@ void add_survival(report::HtmlReport& html, const PatientReport& r) {
   plot.title = "Without the event, by third of predicted risk (Kaplan-Meier)", plot.x_label = "time", plot.y_label = "share", plot.width = 760, plot.y_range = {{0.0, 1.0}};
   const char* names[] = {"lowest third", "middle third", "highest third"};
   for (size_t third = 0; third < 3; ++third) {
-    train::SurvivalData some;
-    for (size_t i = third * order.size() / 3; i < (third + 1) * order.size() / 3; ++i) some.time.push_back(r.known.time[order[i]]), some.event.push_back(r.known.event[order[i]]);
+    const auto some = train::select(r.known, {order.begin() + std::ptrdiff_t(third * order.size() / 3), order.begin() + std::ptrdiff_t((third + 1) * order.size() / 3)});
     if (some.size() == 0) return;
     const train::KaplanMeier curve(some);
     report::Series series;

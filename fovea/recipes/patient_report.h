@@ -13,6 +13,7 @@ struct PatientReport {
   struct Method {
     std::string name;
     std::vector<PatientScore> scores;
+    bool is_baseline = false;
   };
   const data::PatientTable* table = nullptr;
   const PatientConfig* config = nullptr;
@@ -24,7 +25,7 @@ struct PatientReport {
   torch::Tensor rows, outcome, gates;   // of the scored patients
   train::SurvivalData known;            // of them, for survival
   double dice = 0;                      // of the outlines
-  std::vector<Method> methods;          // the network first
+  std::vector<Method> methods;          // the network first, a baseline last
 };
 
 /// One offline HTML file: result beside baselines and left-out modalities, survival by third of risk, gates, training curve.

@@ -36,28 +36,23 @@ void score_methods(const PatientModel& model, const EncodedPatients& patients, c
   report.methods.push_back({"network", scores_of(whole.outcome)});
   report.outcome = whole.outcome, report.gates = whole.gates, report.dice = whole.dice;
   for (size_t m = 0; names.size() > 1 && m < names.size(); ++m)
-    report.methods.push_back({"network without " + names[m], scores_of(answer_patients(*model.network.ptr(), without_modality(patients, model.inputs, m), scored).outcome)});
+    report.methods.push_back({"network without " + names[m], scores_of(answer_patients(*model.network.ptr(), without_modality(patients, m), scored).outcome)});
   const auto baseline = fit_baseline(patients, model.network->config().categories, model.head, torch::cat({split.train, split.validation}), scored);
-  if (baseline.outcome.defined()) report.methods.push_back({baseline.name, score_outcome(baseline.head, baseline.outcome, patients, scored)});
+  if (baseline.outcome.defined()) report.methods.push_back({baseline.name, score_outcome(baseline.head, baseline.outcome, patients, scored), /*is_baseline=*/true});
 }
 }  // namespace
 
 PatientTrainResult train_patients(const data::PatientTable& table, const PatientConfig& config, const PatientTrainOptions& options) {
-  const fs::path config_file = options.run / "config.json";
   const io::Json resolved = io::to_json(config);
-  if (fs::exists(config_file)) {
-    if (!options.resume) throw ArgumentError("train: " + options.run.string() + " holds a run already; add --resume to go on with it, or choose another --output");
-    if (io::read_json(config_file) != resolved)
-      throw ArgumentError("train: " + config_file.string() + " differs from the configuration asked for; resume with the same one, or choose another --output");
-  }
+  train::require_new_or_same_run(options.run, resolved, options.resume);
   const auto split = split_patients(table, options.fold, config.validation_share, config.train.seed);
   std::vector<int64_t> learnt(split.train.data_ptr<int64_t>(), split.train.data_ptr<int64_t>() + split.train.numel());
-  const auto inputs = PatientInputs::fit(table, learnt, config.image, config.network.text_tokens,
-                                         config.measures ? region_measures(table) : std::vector<std::vector<double>>());
+  const auto measures = config.measures ? region_measures(table) : std::vector<std::vector<double>>();
+  const auto inputs = PatientInputs::fit(table, learnt, config.image, config.network.text_tokens, measures);
   PatientConfig complete = config;
   inputs.describe(complete.network);
   complete.network.validate();
-  const auto patients = encode(table, inputs);
+  const auto patients = encode(table, inputs, measures);
 
   train::RunFolder folder(options.run);
   folder.write_config(resolved);
@@ -67,7 +62,7 @@ PatientTrainResult train_patients(const data::PatientTable& table, const Patient
   result.training = fitted.training;
   if (result.training.reason == train::StopReason::kInterrupted) return result;
 
-  const PatientModel model{fitted.network, inputs, fitted.head, table.columns.simulated};
+  const PatientModel model{fitted.network, inputs, fitted.head};
   PatientReport report;
   report.table = &table, report.config = &complete, report.head = &model.head, report.run = options.run;
   report.modalities = inputs.modality_names();

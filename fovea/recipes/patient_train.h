@@ -39,7 +39,7 @@ struct PatientAnswers {
 PatientAnswers answer_patients(models::PatientNetworkImpl& network, const EncodedPatients& patients, const torch::Tensor& rows);
 
 /// The same with one modality hidden. `modality`: its place in network.modalities().
-EncodedPatients without_modality(const EncodedPatients& patients, const PatientInputs& inputs, size_t modality);
+EncodedPatients without_modality(const EncodedPatients& patients, size_t modality);
 
 struct PatientTrainOptions {
   std::filesystem::path run;

@@ -108,13 +108,8 @@ std::vector<EvaluationLabel> evaluation_labels(const std::vector<data::LabelClas
 
 SegmentTrainResult train_segmentation(const data::Dataset& dataset, const SegmentConfig& config, const SegmentTrainOptions& options) {
   const Cases cases = split_cases(dataset, options.fold);
-  const fs::path config_file = options.run / "config.json";
   const io::Json resolved = io::to_json(config);
-  if (fs::exists(config_file)) {
-    if (!options.resume) throw ArgumentError("train: " + options.run.string() + " holds a run already; add --resume to go on with it, or choose another --output");
-    if (io::read_json(config_file) != resolved)
-      throw ArgumentError("train: " + config_file.string() + " differs from the configuration asked for; resume with the same one, or choose another --output");
-  }
+  train::require_new_or_same_run(options.run, resolved, options.resume);
   const auto network_config = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, "plan");
   const models::Network network = models::make_network(network_config, config.train.seed);
   const auto& patch = config.plan.patch_size;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "fovea/core/rng.h"
+#include "fovea/data/torch_tensor.h"
 #include "fovea/recipes/one_thread.h"
 #include "fovea/recipes/scratch_folder.h"
 #include "fovea/train/cox_regression.h"
@@ -130,16 +131,13 @@ TumourPrognosis learn_tumour_prognosis(int64_t count, uint64_t seed, train::Task
 
   const auto cox = [&](const std::vector<torch::Tensor>& measures, const std::vector<torch::Tensor>& fresh_measures) {
     const auto fit = train::fit_cox(torch::stack(measures, 1), {known.patients.time, known.patients.event});
-    const auto risk = fit.risk(torch::stack(fresh_measures, 1)).contiguous();
-    return train::harrell_concordance(survival, {risk.data_ptr<double>(), risk.data_ptr<double>() + risk.numel()}).index;
+    return train::harrell_concordance(survival, data::to_doubles(fit.risk(torch::stack(fresh_measures, 1)))).index;
   };
   out.cox_volume = cox({known.volume}, {fresh.volume});
   out.cox_both = cox({known.volume, known.roughness}, {fresh.volume, fresh.roughness});
   out.gain = train::bootstrap_interval(size_t(kTested), [&](const std::vector<size_t>& of) {
-    train::SurvivalData some;
-    std::vector<double> joint, alone;
-    for (const size_t i : of) some.time.push_back(survival.time[i]), some.event.push_back(survival.event[i]), joint.push_back(out.joint.risk[i]), alone.push_back(out.outcome_alone.risk[i]);
-    return train::harrell_concordance(some, joint).index - train::harrell_concordance(some, alone).index;
+    const auto some = train::select(survival, of);
+    return train::harrell_concordance(some, train::select(out.joint.risk, of)).index - train::harrell_concordance(some, train::select(out.outcome_alone.risk, of)).index;
   }, 1000, 0.95, seed);
   return out;
 }

@@ -46,6 +46,17 @@ RunFolder::RunFolder(const fs::path& path) : path_(path) {
 
 RunFolder::~RunFolder() { ::close(lock_); }
 
+void require_new_or_same_run(const fs::path& run, const io::Json& config, bool resume) {
+  const fs::path file = run / "config.json";
+  if (!fs::exists(file)) return;
+  if (!resume)
+    throw ArgumentError("train: " + run.string() +
+                        " holds a run already; add --resume to go on with it, or choose another --output");
+  if (io::read_json(file) != config)
+    throw ArgumentError("train: " + file.string() +
+                        " differs from the configuration asked for; resume with the same one, or choose another --output");
+}
+
 void RunFolder::write_config(const io::Json& config) const { io::write_json(path_ / "config.json", config); }
 void RunFolder::write_metrics(const io::Json& metrics) const { io::write_json(path_ / "metrics.json", metrics); }
 

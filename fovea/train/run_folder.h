@@ -40,6 +40,10 @@ class RunFolder {
   int lock_ = -1;
 };
 
+/// Refuses to begin in a folder that holds a run, and to go on with another configuration than the run's own.
+/// Errors   ArgumentError saying what to do.
+void require_new_or_same_run(const std::filesystem::path& run, const io::Json& config, bool resume);
+
 /// argv as one line that a shell takes back.
 std::string shell_line(const std::vector<std::string>& command);
 

@@ -12,6 +12,18 @@ struct SurvivalData {
   size_t size() const { return time.size(); }
 };
 
+/// The values, or the patients, of these indices: a resample, or a group.
+template <class T>
+std::vector<T> select(const std::vector<T>& all, const std::vector<size_t>& indices) {
+  std::vector<T> some;
+  some.reserve(indices.size());
+  for (const size_t i : indices) some.push_back(all[i]);
+  return some;
+}
+inline SurvivalData select(const SurvivalData& all, const std::vector<size_t>& indices) {
+  return {select(all.time, indices), select(all.event, indices)};
+}
+
 /// Kaplan-Meier's curve as a right-continuous step function: 1 before the first time.
 class KaplanMeier {
  public:

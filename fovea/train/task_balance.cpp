@@ -36,11 +36,8 @@ torch::Tensor projected_loss(const std::vector<torch::Tensor>& losses, const std
     if (loss.defined()) present.push_back(loss);
   std::vector<torch::Tensor> gradients;
   for (const auto& loss : present) gradients.push_back(flat_gradient(loss, parameters));
-  torch::Tensor sum = torch::zeros_like(torch::cat([&] {
-    std::vector<torch::Tensor> flat;
-    for (const auto& p : parameters) flat.push_back(p.detach().reshape(-1));
-    return flat;
-  }()));
+  if (gradients.empty()) return torch::zeros({}, parameters[0].options());
+  auto sum = torch::zeros_like(gradients[0]);
   for (size_t i = 0; i < gradients.size(); ++i) {
     auto own = gradients[i];
     for (size_t j = 0; j < gradients.size(); ++j) {

@@ -101,7 +101,7 @@ TEST(PatientBaseline, MissingValuesAreTheMeanAndTheFirstWord) {
 TEST(PatientModality, LeavingTheTableOutIsTheAnswerForNothing) {
   const auto t = table();
   const auto inputs = PatientInputs::fit(t, {0, 1, 2, 3}, {}, 0);
-  const auto none = without_modality(encode(t, inputs), inputs, 0);
+  const auto none = without_modality(encode(t, inputs), 0);
   EXPECT_TRUE(none.inputs.numbers.isnan().all().item<bool>());
   EXPECT_TRUE((none.inputs.codes == -1).all().item<bool>());
 }
