@@ -31,7 +31,8 @@ Json of_image(const fs::path& path) {
           {"spacing_mm_zyx", g.spacing_mm()}, {"axes", g.axis_codes()}, {"affine", g.affine}, {"affine_source", info.affine_source},
           {"stored", name_of(info.stored)}, {"read_as", name_of(info.dtype)}, {"slope", info.slope}, {"intercept", info.inter},
           {"big_endian", info.big_endian}, {"compressed", info.compressed}, {"bytes", info.file_bytes},
-          {"labels", labels}, {"extensions", extensions}, {"notes", info.notes}};
+          {"labels", labels}, {"extensions", extensions}, {"modality", info.modality}, {"units", info.units},
+          {"suv_per_unit", info.suv_per_unit ? Json(*info.suv_per_unit) : Json()}, {"notes", info.notes}};
 }
 
 Json of_model(const fs::path& path) {
@@ -103,7 +104,7 @@ void run(const CommonOptions& common, const std::vector<fs::path>& paths, const 
   Json all = Json::array();
   for (const fs::path& path : paths) {
     if (!fs::exists(path)) throw IoError(path, "no such file or folder");
-    all.push_back(fs::is_directory(path) ? of_model(path) : path.extension() == ".safetensors" ? of_tensors(path) : of_image(path));
+    all.push_back(fs::is_directory(path) && !io::is_dicom(path) ? of_model(path) : path.extension() == ".safetensors" ? of_tensors(path) : of_image(path));
     if (masked.mask.empty()) continue;
     if (!all.back().contains("shape_zyx")) throw IoError(path, "expected a scan beside --mask");
     all.back()["radiomics"] = of_masked(path, masked);
@@ -112,7 +113,7 @@ void run(const CommonOptions& common, const std::vector<fs::path>& paths, const 
   if (common.json) return void(std::printf("%s\n", all.dump(2).c_str()));
   for (const Json& one : all)
     for (const auto& [key, value] : one.items()) {
-      if ((value.is_array() || value.is_object()) && value.empty()) continue;
+      if (value.is_null() || value == "" || ((value.is_array() || value.is_object()) && value.empty())) continue;
       if (key == "radiomics") {
         for (const auto& [name, number] : value.items()) std::printf("  %-56s %.10g\n", name.c_str(), number.get<double>());
         continue;
@@ -130,7 +131,7 @@ void run(const CommonOptions& common, const std::vector<fs::path>& paths, const 
 void add_info(CLI::App& program) {
   auto common = std::make_shared<CommonOptions>();
   auto paths = std::make_shared<std::vector<fs::path>>();
-  CLI::App* command = program.add_subcommand("info", "Example: fovea info scan.nii.gz --mask tumour.nii.gz -o features.csv\n\nWhat a scan, a model folder or a .safetensors file is: grid, type, orientation, classes; with a mask its 107 radiomic features.");
+  CLI::App* command = program.add_subcommand("info", "Example: fovea info scan.nii.gz --mask tumour.nii.gz -o features.csv\n\nWhat a scan (DICOM folders included), a model folder or a .safetensors file is: grid, type, orientation, classes; with a mask its 107 radiomic features.");
   auto masked = std::make_shared<Masked>();
   command->add_option("path", *paths, "scans, model folders, .safetensors files")->required();
   command->add_option("-m,--mask", masked->mask, "features of the scan's voxels under this mask, under pyradiomics' names");

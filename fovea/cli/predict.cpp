@@ -134,7 +134,7 @@ void add_predict(CLI::App& program) {
       "Segments a scan, or every scan of a folder with the model kept in memory. The result lies on the scan's own grid.\n"
       "With a model of patients: fovea predict -m runs/p/model -i FOLDER -o predictions.csv, FOLDER with patients.csv.");
   command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan, folder of scans, or folder with patients.csv; repeat it for the channel files of one scan")->required();
+  command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, or folder with patients.csv; repeat it for the channel files of one scan")->required();
   command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients")->required();
   command->add_option("--preset", a->preset, "windows and blending as in nnunet or monai (default: the model's)");
   command->add_option("--overlap", a->overlap, "share of a window that its neighbour covers")->check(CLI::Range(0.0, 0.95));

@@ -26,20 +26,21 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
 
 // What else people try to open.
 std::string guess(std::span<const std::byte> start) {
-  const std::string expected = ", expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd, .nhdr)";
+  const std::string expected = ", expected NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) or DICOM";
   if (start.empty()) return "is empty" + expected;
-  if (start.size() >= 132 && starts_with(start.subspan(128), "DICM"))
-    return "is a DICOM file" + expected + "; convert the series to NIfTI first";
   if (starts_with(start, "PK\003\004")) return "is a zip archive" + expected;
   if (starts_with(start, "ObjectType")) return "is a MetaImage header" + expected;
   if (starts_with(start, "\211HDF")) return "is an HDF5 (MINC?) file" + expected;
   return "is of no known image format" + expected;
 }
 
-OpenedImage open_image(const fs::path& path) {
+OpenedImage open_image(const fs::path& path, const ReadOptions& options, bool with_voxels) {
+  if (fs::is_directory(path)) return open_dicom(path, options, with_voxels);
   auto file = std::make_unique<InputFile>(path);
   std::vector<std::byte> start(std::min<uint64_t>(file->size(), 132));
   file->read_at(0, start);
+  if (start.size() >= 132 && starts_with(std::span(start).subspan(128), "DICM")) return open_dicom(path, options, with_voxels);
+  if (options.suv || options.dicom_series >= 0) throw IoError(path, "is no DICOM file or folder, expected one for a series or for SUV");
   if (starts_with(start, "NRRD")) return open_nrrd(std::move(file));
   if (nifti_kind(start)) {
     auto source = std::make_unique<RawSource>(*file);
@@ -135,7 +136,7 @@ void check_voxel_count(const fs::path& path, int64_t channels, const Geometry& g
 }
 
 Volume read_image(const fs::path& path, const ReadOptions& options) {
-  OpenedImage opened = open_image(path);
+  OpenedImage opened = open_image(path, options, /*with_voxels=*/true);
   ImageInfo& info = opened.info;
   check_limit(path, opened, options.max_decoded_bytes);
 
@@ -156,7 +157,7 @@ Volume read_image(const fs::path& path, const ReadOptions& options) {
 }
 
 ImageInfo inspect(const fs::path& path, const ReadOptions& options) {
-  OpenedImage opened = open_image(path);
+  OpenedImage opened = open_image(path, options, /*with_voxels=*/false);
   check_limit(path, opened, options.max_decoded_bytes);
   if (opened.stored_bytes() > opened.voxels->at_most())
     throw IoError(path, "the voxels need " + std::to_string(opened.stored_bytes()) + " bytes, found at most " +

@@ -22,6 +22,8 @@ struct OpenedImage {
 /// `source` stands at byte 0 of an (inflated) NIfTI file.
 OpenedImage open_nifti(std::unique_ptr<InputFile> file, std::unique_ptr<ByteSource> source, bool compressed);
 OpenedImage open_nrrd(std::unique_ptr<InputFile> file);
+/// A folder or a file of DICOM, decoded by a process of its own; `voxels` may be read only when asked for here.
+OpenedImage open_dicom(const std::filesystem::path& path, const ReadOptions& options, bool with_voxels);
 
 /// Takes the bytes of a file in order.
 using Sink = std::function<void(std::span<const std::byte>)>;

@@ -85,7 +85,8 @@ std::vector<PredictInput> find_inputs(const fs::path& path, int64_t channels) {
     files.resize(std::max<size_t>(files.size(), size_t(std::max(channel, 0)) + 1));
     files[std::max(channel, 0)] = entry.path();
   }
-  if (cases.empty()) throw IoError(path, "no images found, expected files ending in .nii.gz, .nii or .nrrd");
+  if (cases.empty() && io::is_dicom(path)) return {{fs::canonical(path).filename().string(), {path}}};
+  if (cases.empty()) throw IoError(path, "no images found, expected files ending in .nii.gz, .nii or .nrrd, or a DICOM series");
   std::vector<PredictInput> inputs;
   for (auto& [id, files] : cases) {
     for (size_t c = 0; c < files.size(); ++c)

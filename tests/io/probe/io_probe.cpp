@@ -1,6 +1,6 @@
 // What the Python tests ask of fovea/io:
 //   fovea_io_probe info IMAGE                        header facts, as JSON
-//   fovea_io_probe read IMAGE                        the same and the SHA-256 of the voxels [channels, z, y, x]
+//   fovea_io_probe read IMAGE [suv] [SERIES]         the same and the SHA-256 of the voxels [channels, z, y, x]
 //   fovea_io_probe copy IMAGE OUT [LABEL=NAME ...]   read and write; OUT with ":made" in front forgets the source
 //   header fovea_io_probe tensors WEIGHTS                   name -> dtype, shape, SHA-256, of .safetensors or .pt
 //   fovea_io_probe convert WEIGHTS OUT.safetensors
@@ -37,6 +37,8 @@ Json facts(const io::ImageInfo& info) {
   json["axes"] = info.geometry.axis_codes();
   for (const auto& [label, name] : info.label_names) json["labels"][std::to_string(label)] = name;
   for (const auto& [code, bytes] : info.extensions) json["extensions"][std::to_string(code)] = bytes;
+  if (info.format == "dicom") json["modality"] = info.modality, json["units"] = info.units;
+  if (info.suv_per_unit) json["suv_per_unit"] = *info.suv_per_unit;
   json["notes"] = info.notes;
   return json;
 }
@@ -50,8 +52,14 @@ int run(const std::vector<std::string>& words) {
   if (verb == "info") {
     std::cout << facts(io::inspect(words[1])).dump() << "\n";
   } else if (verb == "read") {
-    Json json = facts(io::inspect(words[1]));
-    const Volume v = io::read_image(words[1]);
+    io::ReadOptions options;
+    for (size_t i = 2; i < words.size(); ++i)
+      if (words[i] == "suv")
+        options.suv = true;
+      else
+        options.dicom_series = std::stoll(words[i]);
+    Json json = facts(io::inspect(words[1], options));
+    const Volume v = io::read_image(words[1], options);
     json["dtype"] = name_of(v.dtype);
     json["sha256"] = io::sha256_hex(v.data);
     std::cout << json.dump() << "\n";
