@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "fovea/core/error.h"
+#include "fovea/nn/attention_scores.h"
 #include "fovea/ops/attention.h"
 #include "fovea/ops/attention_pool.h"
 
@@ -77,21 +78,6 @@ struct EncoderLayer : torch::nn::Module {
   torch::nn::LayerNorm norm1{nullptr}, norm2{nullptr};
   torch::nn::Dropout drop{nullptr};
 };
-
-/// Gated attention scores of tokens [B,N,E] -> [B,N].
-struct GatedScores : torch::nn::Module {
-  explicit GatedScores(double rate) {
-    const auto branch = [&](auto activation) {
-      return torch::nn::Sequential(torch::nn::Linear(kWidth, kWidth), activation, torch::nn::Dropout(rate));
-    };
-    a = register_module("attention_a", branch(torch::nn::Tanh()));
-    b = register_module("attention_b", branch(torch::nn::Sigmoid()));
-    c = register_module("attention_c", torch::nn::Linear(kWidth, 1));
-  }
-  torch::Tensor forward(const torch::Tensor& x) { return c(a->forward(x) * b->forward(x)).squeeze(2); }
-  torch::nn::Sequential a{nullptr}, b{nullptr};
-  torch::nn::Linear c{nullptr};
-};
 }  // namespace
 
 struct McatImpl::Stream {
@@ -102,21 +88,21 @@ struct McatImpl::Stream {
       layers.push_back(std::make_shared<EncoderLayer<Attention>>(rate));
       list->push_back(layers.back());
     }
-    head = owner.register_module(name + "_attention_head", std::make_shared<GatedScores>(rate));
+    head = owner.register_module(name + "_attention_head", nn::AttentionScores(nn::AttentionScoresOptions(kWidth, kWidth).dropout(rate)));
     rho = owner.register_module(name + "_rho", torch::nn::Sequential(torch::nn::Linear(kWidth, kWidth), torch::nn::ReLU(), torch::nn::Dropout(rate)));
   }
 
   // tokens [B,groups,E] -> vector [B,E] and the weights [B,groups] of its parts
   std::pair<torch::Tensor, torch::Tensor> read(torch::Tensor tokens) {
     for (auto& layer : layers) tokens = layer->forward(tokens);
-    const auto scores = head->forward(tokens);
+    const auto scores = head(tokens).squeeze(2);
     const auto offsets = torch::arange(tokens.size(0) + 1, torch::TensorOptions(torch::kInt64).device(tokens.device())) * tokens.size(1);
     const auto mean = std::get<0>(ops::attention_pool(scores.reshape({-1, 1}), tokens.flatten(0, 1), offsets));
     return {rho->forward(mean.squeeze(1)), scores.softmax(1).detach()};
   }
 
   std::vector<std::shared_ptr<EncoderLayer<Attention>>> layers;
-  std::shared_ptr<GatedScores> head;
+  nn::AttentionScores head{nullptr};
   torch::nn::Sequential rho{nullptr};
 };
 
