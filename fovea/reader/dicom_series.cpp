@@ -111,7 +111,7 @@ void DicomSeries::open(const fs::path& path, int64_t series) {
   if (fs::is_directory(path)) {
     for (const auto& entry : fs::directory_iterator(path))
       if (entry.is_regular_file() && io::is_dicom(entry.path())) candidates.push_back(entry.path());
-    if (candidates.empty()) throw IoError(path, "holds no DICOM file; folders inside it are not searched");
+    if (candidates.empty()) throw IoError(path, "is a folder without a DICOM file; folders inside it are not searched");
     std::sort(candidates.begin(), candidates.end());
   } else {
     candidates = {path};
