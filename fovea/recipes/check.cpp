@@ -37,6 +37,7 @@ const std::vector<RowCheck>& row_checks() {
       {"A6", "co-attention of scan and table: MCAT's loss, side XOR flag, where the flag looks", check_co_attention},
       {"A8", "radiomics token: features equal to published ones, whom a class token trusts", check_radiomics},
       {"A10", "prognosis: Cox as R fits it, Rotterdam to GBSG, outline and outcome on one trunk", check_prognosis},
+      {"A12", "differential equations: rotary scores, Green's functions in learned kernels, Burgers beside FNO", check_greens_function},
   };
   return rows;
 }

@@ -75,6 +75,7 @@ std::vector<Claim> application_claims();
 std::vector<Claim> fusion_claims();
 std::vector<Claim> radiomics_claims();
 std::vector<Claim> prognosis_claims();
+std::vector<Claim> science_claims();
 std::vector<Claim> awaited_claims();
 
 }  // namespace fovea::recipes

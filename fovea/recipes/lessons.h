@@ -110,5 +110,6 @@ std::vector<Lesson> trained_lessons();  // two-nodules, hot-or-cold
 std::vector<Lesson> fusion_lessons();   // xor, ct-asks-pet
 std::vector<Lesson> radiomics_lessons();  // whom-to-trust
 std::vector<Lesson> prognosis_lessons();  // one-trunk
+std::vector<Lesson> science_lessons();  // greens-function
 
 }  // namespace fovea::recipes
