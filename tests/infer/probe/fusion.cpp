@@ -16,6 +16,7 @@
 #include "fovea/nn/feature_tokens.h"
 #include "fovea/nn/gated_cross_attention.h"
 #include "fovea/nn/gated_fusion.h"
+#include "fovea/nn/msa_attention.h"
 #include "fovea/nn/window_attention.h"
 #include "fovea/nn/word_region_attention.h"
 #include "fovea/ops/ensure_registered.h"
@@ -85,6 +86,23 @@ Layer make_layer(const io::Json& config) {
                                   .region_mask(nn::RegionMask::kAdditive)
                                   .clipped_bias(nn::ClippedBias::kCornerOfIndex));
     return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["source"])}}; }};
+  }
+  if (name == "msa_attention") {
+    nn::MsaAttention layer(nn::MsaAttentionOptions(config.at("dim"), config.at("heads"), config.at("over") == "residues" ? nn::Over::kResidues : nn::Over::kSequences)
+                               .head_dim(config.at("head_dim"))
+                               .tied(config.at("tied"))
+                               .bias(config.at("bias"))
+                               .gated(config.at("gated"))
+                               .pair_dim(config.at("pair_dim")));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["pair"], in["mask"])}}; }};
+  }
+  if (name == "global_column_attention") {
+    nn::GlobalColumnAttention layer(config.at("dim"), config.at("heads"), config.at("head_dim"));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["mask"])}}; }};
+  }
+  if (name == "msa_block") {
+    nn::MsaBlock layer(nn::MsaBlockOptions(config.at("dim"), config.at("heads")).hidden(config.at("hidden")));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["mask"])}}; }};
   }
   if (name == "mcat") {
     models::Mcat model(models::McatConfig{.omic_sizes = config.at("omic_sizes").get<std::vector<int64_t>>(),
