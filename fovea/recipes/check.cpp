@@ -35,6 +35,7 @@ const std::vector<RowCheck>& row_checks() {
       {"A4", "spatial attention: counts, definition, cost beside a convolution, map of simulated lesions", check_spatial_attention},
       {"A5", "CT asks PET on its own grid: simulated pairs, a PET that is moved, none", check_cross_attention},
       {"A6", "co-attention of scan and table: MCAT's loss, side XOR flag, where the flag looks", check_co_attention},
+      {"A7", "report text as query: named lobes, left and right, a gate that noise closes (simulated)", check_report_text},
       {"A8", "radiomics token: features equal to published ones, whom a class token trusts", check_radiomics},
       {"A10", "prognosis: Cox as R fits it, Rotterdam to GBSG, outline and outcome on one trunk", check_prognosis},
       {"A12", "differential equations: rotary scores, Green's functions in learned kernels, Burgers beside FNO", check_greens_function},

@@ -35,8 +35,8 @@ const std::vector<Claim>& claims() {
   static const std::vector<Claim> all = [] {
     std::vector<Claim> list;
     for (const auto group :
-         {score_claims, cost_claims, window_claims, layer_claims, application_claims, fusion_claims, radiomics_claims,
-          prognosis_claims, science_claims, awaited_claims})
+         {score_claims, cost_claims, window_claims, layer_claims, application_claims, fusion_claims, report_text_claims,
+          radiomics_claims, prognosis_claims, science_claims, awaited_claims})
       for (Claim& claim : group()) list.push_back(std::move(claim));
     const auto number = [](const Claim& c) { return std::stoi(c.id.substr(1)); };
     std::stable_sort(list.begin(), list.end(), [&](const Claim& a, const Claim& b) { return number(a) < number(b); });

@@ -73,6 +73,7 @@ std::vector<Claim> window_claims();
 std::vector<Claim> layer_claims();
 std::vector<Claim> application_claims();
 std::vector<Claim> fusion_claims();
+std::vector<Claim> report_text_claims();
 std::vector<Claim> radiomics_claims();
 std::vector<Claim> prognosis_claims();
 std::vector<Claim> science_claims();

@@ -108,6 +108,7 @@ std::vector<Lesson> kernel_lessons();  // kernel-regression
 std::vector<Lesson> spatial_lessons();  // ring, two-weights
 std::vector<Lesson> trained_lessons();  // two-nodules, hot-or-cold
 std::vector<Lesson> fusion_lessons();   // xor, ct-asks-pet
+std::vector<Lesson> report_text_lessons();  // read-the-report
 std::vector<Lesson> radiomics_lessons();  // whom-to-trust
 std::vector<Lesson> prognosis_lessons();  // one-trunk
 std::vector<Lesson> science_lessons();  // greens-function

@@ -12,7 +12,7 @@
 namespace fovea::recipes {
 
 namespace {
-constexpr double kVoxelMm = 16, kSmallestMm = 26, kLargestMm = 36;
+constexpr double kVoxelMm = 12, kSmallestMm = 27, kLargestMm = 35;
 
 struct Wording {
   const char* text;  // {R}: region, {K}: kind
@@ -36,7 +36,8 @@ constexpr std::array<Wording, 4> kFindings = {{{"There is a {K} nodule in the {R
 std::string fill(const Wording& wording, const Anatomy& anatomy, int64_t region, int64_t kind) {
   std::string text = wording.text;
   const auto put = [&](const std::string& mark, const Anatomy::Name& name) {
-    if (const auto at = text.find(mark); at != std::string::npos) text.replace(at, mark.size(), wording.chinese ? name.zh : name.en);
+    if (const auto at = text.find(mark); at != std::string::npos)
+      text.replace(at, mark.size(), wording.chinese ? name.zh : name.en);
   };
   put("{R}", anatomy.regions[region]), put("{K}", anatomy.kinds[kind]);
   return text;
@@ -68,6 +69,9 @@ Geometry grid_of(const std::array<int64_t, 3>& shape) {
 // Share of a voxel that lies within `radius_mm` of a point, by 4^3 samples.
 double share_inside(const Point& voxel_mm, const Point& centre_mm, double radius_mm) {
   constexpr int kSamples = 4;
+  double away = 0;
+  for (int a = 0; a < 3; ++a) away = std::max(away, std::abs(voxel_mm[a] - centre_mm[a]));
+  if (away > radius_mm + 0.5 * kVoxelMm) return 0;
   int inside = 0;
   for (int i = 0; i < kSamples * kSamples * kSamples; ++i) {
     const int at[3] = {i % kSamples, i / kSamples % kSamples, i / kSamples / kSamples};
@@ -82,7 +86,8 @@ double share_inside(const Point& voxel_mm, const Point& centre_mm, double radius
 }
 
 // Paints a nodule somewhere in a region: at a voxel whose neighbours are of the region too, where there is one.
-std::pair<Point, double> plant(torch::Tensor hu, const torch::Tensor& region, int64_t number, double nodule_hu, const Geometry& g, Draws& draws) {
+std::pair<Point, double> plant(torch::Tensor hu, const torch::Tensor& region, int64_t number, double nodule_hu,
+                               const Geometry& g, Draws& draws) {
   const auto [Z, Y, X] = std::tuple(g.shape[0], g.shape[1], g.shape[2]);
   const auto at = region.accessor<int64_t, 3>();
   std::vector<std::array<int64_t, 3>> inner, any;
@@ -98,9 +103,11 @@ std::pair<Point, double> plant(torch::Tensor hu, const torch::Tensor& region, in
         if (within) inner.push_back({z, y, x});
       }
   const auto& places = inner.empty() ? any : inner;
-  if (places.empty()) throw ArgumentError("lobe_reports: region " + std::to_string(number + 1) + " has no voxel inside the scan");
+  if (places.empty())
+    throw ArgumentError("lobe_reports: region " + std::to_string(number + 1) + " has no voxel inside the scan");
   const auto [z, y, x] = places[size_t(draws.whole(int64_t(places.size())))];
-  const Point centre = g.to_mm({double(x) + draws.between(-0.5, 0.5), double(y) + draws.between(-0.5, 0.5), double(z) + draws.between(-0.5, 0.5)});
+  const Point centre = g.to_mm({double(x) + draws.between(-0.5, 0.5), double(y) + draws.between(-0.5, 0.5),
+                                double(z) + draws.between(-0.5, 0.5)});
   const double radius = draws.between(kSmallestMm, kLargestMm) / 2;
   auto voxel = hu.accessor<float, 3>();
   for (int64_t k = std::max<int64_t>(z - 2, 0); k <= std::min(z + 2, Z - 1); ++k)
@@ -143,15 +150,16 @@ const Anatomy& abdomen_anatomy() {
 }
 
 Body draw_chest(at::Generator generator) {
-  constexpr int64_t kRandom = 8;
+  constexpr int64_t kRandom = 9;
   Draws draws(kRandom, generator);
   Body body;
   body.anatomy = &chest_anatomy();
   body.geometry = grid_of({16, 12, 18});
   const auto [Z, Y, X] = std::tuple(body.geometry.shape[0], body.geometry.shape[1], body.geometry.shape[2]);
-  const double size = draws.between(0.92, 1.08), apart = draws.between(60, 70), high = draws.between(-8, 8);
-  const Point heart = {draws.between(-31, -19), draws.between(19, 31), draws.between(-43, -27)};
-  const double oblique = draws.between(-15, 5), horizontal = draws.between(-3, 13);
+  const double size = draws.between(0.92, 1.08), apart = draws.between(45, 52), high = draws.between(-6, 6);
+  const double side = draws.unit() < 0.5 ? -1 : 1;
+  const Point heart = {side * draws.between(14, 23), draws.between(14, 23), draws.between(-32, -20)};
+  const double oblique = draws.between(-11, 4), horizontal = draws.between(-2, 10);
   body.hu = torch::randn({Z, Y, X}, generator, torch::kFloat32) * 30;
   body.region = torch::zeros({Z, Y, X}, torch::kInt64);
   auto hu = body.hu.accessor<float, 3>();
@@ -165,8 +173,9 @@ Body draw_chest(at::Generator generator) {
       for (int64_t i = 0; i < X; ++i) {
         const Point p = body.geometry.to_mm({double(i), double(j), double(k)});
         const Point mirrored = {std::abs(p[0]), p[1], p[2]};
-        const bool wall = inside({p[0], p[1], 0}, {0, 0, 0}, 135 * size, 90 * size, 1);
-        const bool lung = wall && inside(mirrored, {apart, 0, high}, 52 * size, 72 * size, 108 * size) && !inside(p, heart, 45, 45, 50);
+        const bool wall = inside({p[0], p[1], 0}, {0, 0, 0}, 101 * size, 67 * size, 1);
+        const bool lung = wall && inside(mirrored, {apart, 0, high}, 39 * size, 54 * size, 81 * size) &&
+                          !inside(p, heart, 34, 34, 37);
         hu[k][j][i] += lung ? -850 : wall ? 40 : -1000;
         if (!lung) continue;
         // Below and behind the oblique fissure; else above the horizontal one; else between.
@@ -180,11 +189,12 @@ Body read_abdomen(const std::filesystem::path& ct, const std::filesystem::path& 
   const std::map<int64_t, int64_t> organs = {{5, 0}, {2, 1}, {14, 2}, {1, 3}, {3, 4}, {11, 5}};
   const Volume image = data::read_volume(ct, "image"), organ = data::read_volume(labels, "label");
   if (!data::same_place(image.geometry, organ.geometry))
-    throw IoError(labels, "is on another grid than " + ct.string() + ": " + to_string(organ.geometry) + ", expected " + to_string(image.geometry));
+    throw IoError(labels, "is on another grid than " + ct.string() + ": " + to_string(organ.geometry) + ", expected " +
+                              to_string(image.geometry));
   const Orientation canonical = to_canonical(image.geometry);
   const Geometry straight = reorient(image.geometry, canonical);
   const auto shape = data::resampled_shape(straight, {kVoxelMm, kVoxelMm, kVoxelMm});
-  // 1. To RAS and to 16 mm.
+  // 1. To RAS and to 12 mm.
   std::vector<float> hu(size_t(straight.voxels()));
   std::vector<uint8_t> region(hu.size());
   data::visit_channel(image, 0, [&](auto view) {
@@ -200,7 +210,8 @@ Body read_abdomen(const std::filesystem::path& ct, const std::filesystem::path& 
     for (int64_t z = 0; z < straight.shape[0]; ++z)
       for (int64_t y = 0; y < straight.shape[1]; ++y)
         for (int64_t x = 0; x < straight.shape[2]; ++x, ++n)
-          if (const auto found = organs.find(int64_t(turned(z, y, x))); found != organs.end()) region[n] = uint8_t(found->second + 1);
+          if (const auto found = organs.find(int64_t(turned(z, y, x))); found != organs.end())
+            region[n] = uint8_t(found->second + 1);
   });
   auto coarse = torch::empty({shape[0], shape[1], shape[2]});
   auto regions = torch::empty({shape[0], shape[1], shape[2]}, torch::kUInt8);
@@ -210,7 +221,7 @@ Body read_abdomen(const std::filesystem::path& ct, const std::filesystem::path& 
                       View<uint8_t, 3>::contiguous(regions.data_ptr<uint8_t>(), shape));
   for (int64_t r = 0; r < kRegions; ++r)
     if (!(regions == r + 1).any().item<bool>())
-      throw IoError(labels, "no voxel of 16 mm is " + abdomen_anatomy().regions[r].en + ", expected all six regions");
+      throw IoError(labels, "no voxel of 12 mm is " + abdomen_anatomy().regions[r].en + ", expected all six regions");
   // 2. The box around the regions, even numbers of voxels.
   constexpr int64_t kMargin = 2;
   const auto places = regions.nonzero();
@@ -230,7 +241,8 @@ Body read_abdomen(const std::filesystem::path& ct, const std::filesystem::path& 
   return body;
 }
 
-ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const CaseOptions& options, at::Generator generator) {
+ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const CaseOptions& options,
+                       at::Generator generator) {
   if (bodies.empty()) throw ArgumentError("lobe_reports: no bodies to draw cases of");
   constexpr int64_t kRandom = 72;  // at most
   const Anatomy& anatomy = *bodies[0].anatomy;
@@ -240,6 +252,8 @@ ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const Cas
   std::vector<torch::Tensor> voxels, regions;
   cases.kind = torch::full({count, kRegions}, -1, torch::kInt64);
   cases.centre_mm = torch::full({count, kRegions, 3}, std::numeric_limits<double>::quiet_NaN(), torch::kFloat64);
+  cases.finding_region = torch::zeros({count}, torch::kInt64),
+  cases.finding_kind = torch::zeros({count}, torch::kInt64);
   cases.radius_mm = torch::zeros({count, kRegions}, torch::kFloat64), cases.noise = torch::zeros({count});
   auto kinds = cases.kind.accessor<int64_t, 2>();
   auto centres = cases.centre_mm.accessor<double, 3>();
@@ -251,9 +265,8 @@ ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const Cas
     // 1. Nodules: in the first regions of a random order.
     std::array<int64_t, kRegions> order = {0, 1, 2, 3, 4, 5};
     for (int64_t i = kRegions - 1; i > 0; --i) std::swap(order[i], order[draws.whole(i + 1)]);
-    const int64_t planted = options.balanced ? kPlanted : 1 + draws.whole(kPlanted);
-    for (int64_t i = 0; i < planted; ++i) {
-      const int64_t region = order[i], kind = options.balanced ? i % kKinds : draws.whole(kKinds);
+    for (int64_t i = 0; i < kPlanted; ++i) {
+      const int64_t region = order[i], kind = i % kKinds;
       const auto [centre, radius] = plant(hu, body.region, region, anatomy.kind_hu[kind], body.geometry, draws);
       kinds[b][region] = kind, radii[b][region] = radius;
       for (int a = 0; a < 3; ++a) centres[b][region][a] = centre[a];
@@ -265,18 +278,20 @@ ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const Cas
       cases.question.push_back(fill(kQuestions[size_t(draws.whole(kQuestions.size()))], anatomy, region, kind));
       cases.report.push_back(fill(kReports[size_t(draws.whole(kReports.size()))], anatomy, region, said));
     }
-    const int64_t found = order[draws.whole(planted)];
+    const int64_t found = order[draws.whole(kPlanted)];
     cases.finding.push_back(fill(kFindings[size_t(draws.whole(kFindings.size()))], anatomy, found, kinds[b][found]));
+    cases.finding_region[b] = found, cases.finding_kind[b] = kinds[b][found];
     // 3. Storage and noise.
     const bool backwards = draws.unit() < 0.5;
     const double mode = draws.unit(), any = draws.unit();
-    shares[b] = float(options.noise >= 0 ? options.noise : mode < 0.6 ? 0 : mode < 0.85 ? 1 : any);
+    shares[b] = float(options.noise >= 0 ? options.noise : mode < 0.55 ? 0 : mode < 0.85 ? 1 : any);
     cases.geometry.push_back(backwards ? stored_backwards(body.geometry) : body.geometry);
     voxels.push_back(backwards ? hu.flip(2) : hu), regions.push_back(backwards ? body.region.flip(2) : body.region);
   }
   const auto clean = (torch::stack(voxels) + 500) / 500;  // B Z Y X
   const auto spread = clean.std({1, 2, 3}, /*unbiased=*/true, /*keepdim=*/true);
-  const auto noise = torch::randn(clean.sizes(), generator, torch::kFloat32) * spread + clean.mean({1, 2, 3}, /*keepdim=*/true);
+  const auto noise =
+      torch::randn(clean.sizes(), generator, torch::kFloat32) * spread + clean.mean({1, 2, 3}, /*keepdim=*/true);
   cases.voxels = torch::lerp(clean, noise, cases.noise.view({-1, 1, 1, 1})).unsqueeze(1);
   cases.region = torch::stack(regions);
   return cases;
@@ -297,8 +312,13 @@ std::string finding_sentence(const Anatomy& anatomy, int64_t region, int64_t kin
   return fill(kFindings[size_t(language)], anatomy, region, kind);
 }
 
+bool is_chinese(const std::string& sentence) {
+  return std::any_of(sentence.begin(), sentence.end(), [](char c) { return (c & 0x80) != 0; });  // the English is ASCII
+}
+
 Geometry left_right_swapped(const Geometry& g) {
-  const Point middle = g.to_mm({0.5 * double(g.shape[2] - 1), 0.5 * double(g.shape[1] - 1), 0.5 * double(g.shape[0] - 1)});
+  const Point middle =
+      g.to_mm({0.5 * double(g.shape[2] - 1), 0.5 * double(g.shape[1] - 1), 0.5 * double(g.shape[0] - 1)});
   Geometry swapped = g;
   for (double& value : swapped.affine[0]) value = -value;
   swapped.affine[0][3] += 2 * middle[0];

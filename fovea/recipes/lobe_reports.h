@@ -36,25 +36,26 @@ struct Body {
   Geometry geometry;     // RAS
 };
 
-/// A made-up chest of 16x12x18 voxels of 16 mm: body wall, lungs with oblique and horizontal fissures, heart; sizes and
-/// places vary. The lungs are mirror images but for the heart.
+/// A made-up chest, small as a child's, of 16x12x18 voxels of 12 mm: body wall, lungs with oblique and horizontal
+/// fissures, heart; sizes and places vary. The lungs are mirror images and the heart lies on either side as often, so
+/// that nothing but the geometry tells left from right.
 Body draw_chest(at::Generator generator);
 
-/// A real CT with organ labels (numbers of TotalSegmentator's 117 classes) as the abdomen, on voxels of 16 mm: the box of
-/// the six regions and two voxels around it.
-/// Errors   IoError: unreadable, grids that differ, a region that is not there
+/// A real CT with organ labels (numbers of TotalSegmentator's 117 classes) as the abdomen, on voxels of 12 mm: the box
+/// of the six regions and two voxels around it. Errors   IoError: unreadable, grids that differ, a region that is not
+/// there
 Body read_abdomen(const std::filesystem::path& ct, const std::filesystem::path& labels);
 
 /// What a draw is made of.
 struct CaseOptions {
   double reliable = 0.75;  // share of reports whose kind of nodule is the true one
-  double noise = -1;       // share of the scan that is noise of its mean and spread; negative: six in ten cases clean, one
-                           // in four noise alone, the rest any share
-  bool balanced = true;    // four nodules, two of each kind, so that counting tells nothing; else one to four of any kind
+  double noise = -1;       // share of the scan that is noise of its mean and spread; negative: 55 % of the cases clean,
+                           // 30 % noise alone, the rest any share
 };
 
-/// Nodules of 26 to 36 mm in some of six regions. About each region there is a question ("左肺舌叶有结节吗？") and an
-/// earlier report that says of which kind its nodule is, not always rightly; also where there is none.
+/// Nodules of 27 to 35 mm in four of six regions, two of each kind, so that counting tells nothing. About each region
+/// there is a question ("左肺舌叶有结节吗？") and an earlier report that says of which kind its nodule is, not always
+/// rightly; also where there is none.
 struct ReportCases {
   const Anatomy* anatomy = nullptr;
   torch::Tensor voxels;               // [B,1,Z,Y,X] f32, (HU + 500) / 500
@@ -67,14 +68,19 @@ struct ReportCases {
   std::vector<std::string> question;  // [B*6], case by case
   std::vector<std::string> report;    // [B*6]
   std::vector<std::string> finding;   // [B]: about one of the nodules, certain and true: "Lingula: solid nodule."
+  torch::Tensor finding_region, finding_kind;  // [B] int64: what it says
 };
 /// Scans of `bodies`, drawn anew with every call. Same generator, same cases.
-ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const CaseOptions& options, at::Generator generator);
+ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const CaseOptions& options,
+                       at::Generator generator);
 
 /// Every sentence that can be drawn: what a vocabulary is built from.
 std::vector<std::string> all_sentences(const Anatomy& anatomy);
 /// A certain sentence about a region and kind, in the first English (0) or Chinese (1) wording.
 std::string finding_sentence(const Anatomy& anatomy, int64_t region, int64_t kind, int language);
+
+/// True of the Chinese among these sentences, false of the English.
+bool is_chinese(const std::string& sentence);
 
 /// The geometry of a scanner that takes left for right: x mirrored about the middle of the grid.
 Geometry left_right_swapped(const Geometry& geometry);

@@ -12,26 +12,27 @@
 #include "fovea/nn/finding_attention.h"
 #include "fovea/nn/gated_fusion.h"
 #include "fovea/nn/volume_tokens.h"
-#include "fovea/nn/word_region_attention.h"
 #include "fovea/recipes/one_thread.h"
 #include "fovea/train/classification_metrics.h"
-#include "fovea/train/contrastive_loss.h"
 
 namespace fovea::recipes {
 
 namespace {
-constexpr int64_t kWidth = 32, kHeads = 4, kChannels = 8, kLongest = 40, kBatch = 16, kBodies = 64;
+constexpr int64_t kWidth = 32, kHeads = 4, kChannels = 12, kLongest = 40, kBatch = 16, kBodies = 64;
+constexpr int64_t kJoinedHidden = 33;  // as many parameters as the gated network has
 constexpr double kSharpStart = 6;
-constexpr std::array<double, 4> kWavesMm = {800, 400, 200, 100};
+constexpr std::array<double, 4> kWavesMm = {600, 300, 150, 75};
 
 // Places of a scan's tokens in the patient, from its middle, as waves along right, front and up: [N,24].
 torch::Tensor waves(const nn::Triple& grid, const nn::Triple& cell, const Geometry& g) {
-  const auto middle = torch::tensor({{0.5 * double(g.shape[0] - 1), 0.5 * double(g.shape[1] - 1), 0.5 * double(g.shape[2] - 1)}}, torch::kFloat64);
-  const auto mm = nn::positions_mm(nn::cell_centres(grid, cell), g) - nn::positions_mm(middle, g);
+  const auto middle = torch::tensor(
+      {{0.5 * double(g.shape[0] - 1), 0.5 * double(g.shape[1] - 1), 0.5 * double(g.shape[2] - 1)}}, torch::kFloat64);
+  const auto mm = (nn::positions_mm(nn::cell_centres(grid, cell), g) - nn::positions_mm(middle, g)).to(torch::kFloat32);
   std::vector<torch::Tensor> parts;
   for (const double wave : kWavesMm)
-    for (const auto& part : {(mm * (2 * std::numbers::pi / wave)).sin(), (mm * (2 * std::numbers::pi / wave)).cos()}) parts.push_back(part);
-  return torch::cat(parts, 1).to(torch::kFloat32);
+    for (const auto& part : {(mm * (2 * std::numbers::pi / wave)).sin(), (mm * (2 * std::numbers::pi / wave)).cos()})
+      parts.push_back(part);
+  return torch::cat(parts, 1);
 }
 
 struct Sentences {
@@ -52,119 +53,121 @@ Sentences sentences_of(const std::vector<std::string>& texts, const io::WordPiec
   return {batch.pieces, batch.mask, torch::tensor(place, torch::kInt64)};
 }
 
-// What a case's six questions and six reports say.
-struct Asked {
-  Sentences question, report;
-};
-
-Asked asked_of(const ReportCases& cases, const io::WordPieces& words) {
-  return {sentences_of(cases.question, words), sentences_of(cases.report, words)};
+// The six questions, then the six reports of every case, then a finding of each.
+Sentences sentences_about(const ReportCases& cases, const io::WordPieces& words) {
+  auto texts = cases.question;
+  texts.insert(texts.end(), cases.report.begin(), cases.report.end());
+  texts.insert(texts.end(), cases.finding.begin(), cases.finding.end());
+  return sentences_of(texts, words);
 }
 
 models::TextEncoderConfig text_config(int64_t vocabulary) {
   models::TextEncoderConfig config;
-  config.vocabulary = vocabulary, config.dim = kWidth, config.layers = 2, config.heads = kHeads;
+  config.vocabulary = vocabulary, config.dim = kWidth, config.layers = 1, config.heads = kHeads;
   config.hidden = 2 * kWidth, config.longest = kLongest, config.segments = 1;
   return config;
 }
 
-/// What a network says of B scans and Q sentences about each.
+/// What a network says of B scans and six sentences about each.
 struct Answers {
-  torch::Tensor kind, kind_of_image, kind_of_text;  // [B,Q] logits: as it is, gate held at 1, held at 0
-  torch::Tensor present;                            // [B,Q] logits
-  torch::Tensor gate;                               // [B,Q]
-  torch::Tensor weights;                            // [B,Q,N]
-  torch::Tensor regions;                            // [B,N,E] in the space shared with words
+  torch::Tensor kind, kind_of_image, kind_of_text;  // [B,6] logits: as it is, gate held at 1, held at 0
+  torch::Tensor present;                            // [B,6] logits
+  torch::Tensor gate;                               // [B,6]
+  torch::Tensor weights;                            // [B,6,N]
+  torch::Tensor tokens;                             // [B,N,E]
+  torch::Tensor agreement;                          // [B,B] logits: of each scan with each finding
 };
 
 struct Reader : torch::nn::Module {
   Reader(ReportArm kind, int64_t vocabulary) : arm(kind) {
-    const auto linear = [&](const char* name, int64_t in, int64_t out) { return register_module(name, torch::nn::Linear(in, out)); };
-    const auto norm = [&](const char* name) { return register_module(name, torch::nn::LayerNorm(torch::nn::LayerNormOptions({kWidth}))); };
+    const auto linear = [&](const char* name, int64_t in, int64_t out) {
+      return register_module(name, torch::nn::Linear(in, out));
+    };
+    const auto norm = [&](const char* name) {
+      return register_module(name, torch::nn::LayerNorm(torch::nn::LayerNormOptions({kWidth})));
+    };
     if (sees()) {
       see = register_module("see", nn::VolumeTokens(nn::VolumeTokensOptions(1, kChannels, 1, kWidth)));
       place = linear("place", 6 * int64_t(kWavesMm.size()), kWidth);
       mix_norm = norm("mix_norm");
       mix = register_module("mix", nn::Mlp(nn::MlpOptions(kWidth, 2 * kWidth)));
       seen_norm = norm("seen_norm");
-      to_regions = linear("to_regions", kWidth, kWidth);
     }
     if (reads()) {
       read = register_module("read", models::TextEncoder(text_config(vocabulary)));
-      to_words = linear("to_words", kWidth, kWidth);
+      said = linear("said", kWidth, kWidth);
     }
     if (arm == ReportArm::kGated || arm == ReportArm::kImageAlone)
       find = register_module("find", nn::FindingAttention(nn::FindingAttentionOptions(kWidth)));
-    if (arm == ReportArm::kGated) {
-      fuse = register_module("fuse", nn::GatedFusion(nn::GatedFusionOptions(kWidth, kWidth, kWidth).bias(true)));
-    } else if (arm == ReportArm::kLateConcatenation) {
-      joined = register_module("joined", nn::Mlp(nn::MlpOptions(2 * kWidth, 4 * kWidth)));
-      answer = linear("answer", 2 * kWidth, kWidth);
-    } else {
-      answer = linear("answer", kWidth, kWidth);
-    }
+    if (arm == ReportArm::kGated)
+      fuse =
+          register_module("fuse", nn::GatedFusion(nn::GatedFusionOptions(kWidth, kWidth, kWidth).gates(1).bias(true)));
     if (arm == ReportArm::kImageAlone) asks = register_parameter("asks", torch::zeros({1, 1, kWidth}));
-    kind_head = linear("kind_head", kWidth, 1), present_head = linear("present_head", kWidth, 1);
+    if (arm == ReportArm::kLateConcatenation)
+      joined = register_module("joined", nn::Mlp(nn::MlpOptions(2 * kWidth, kJoinedHidden)));
+    if (arm != ReportArm::kGated) {
+      answer = linear("answer", arm == ReportArm::kLateConcatenation ? 2 * kWidth : kWidth, kWidth);
+      present_head = linear("present_head", kWidth, 1);
+    }
+    kind_head = linear("kind_head", kWidth, 1);
   }
 
   bool sees() const { return arm != ReportArm::kTextAlone; }
   bool reads() const { return arm != ReportArm::kImageAlone; }
 
-  torch::Tensor tokens(const torch::Tensor& voxels, const std::vector<Geometry>& geometry) {
-    const auto [content, grid] = [&] {
-      const auto seen = see(voxels);
-      return std::pair(seen.tokens, seen.grid);
-    }();
+  torch::Tensor tokens_of(const torch::Tensor& voxels, const std::vector<Geometry>& geometry) {
+    const nn::TokenGrid seen = see(voxels);
     std::vector<torch::Tensor> places;
-    for (const Geometry& g : geometry) places.push_back(waves(grid, see->cell(), g));
-    auto x = content + place(torch::stack(places));
-    return seen_norm(mix->add_to(x, mix_norm));
+    for (const Geometry& g : geometry) places.push_back(waves(seen.grid, see->cell(), g));
+    return seen_norm(mix->add_to(seen.tokens + place(torch::stack(places)), mix_norm));
   }
 
-  // Mean over pieces, in the space of words: [B,Q,E].
-  torch::Tensor sentence(const Sentences& s, int64_t scans) {
-    const auto all = to_words(read(s.pieces, s.mask)) * s.mask.unsqueeze(2);
-    return (all.sum(1) / s.mask.sum(1, /*keepdim=*/true)).index_select(0, s.place).view({scans, -1, kWidth});
+  // Mean over a sentence's pieces: [K,E].
+  torch::Tensor vectors_of(const Sentences& s) {
+    const auto pieces = said(read(s.pieces, s.mask)) * s.mask.unsqueeze(2);
+    return (pieces.sum(1) / s.mask.sum(1, /*keepdim=*/true)).index_select(0, s.place);
   }
 
-  Answers forward(const torch::Tensor& voxels, const std::vector<Geometry>& geometry, const Asked& asked) {
-    const int64_t B = voxels.size(0), Q = asked.report.place.size(0) / B;
+  // How well each of K findings agrees with each scan, logits: [B,K].
+  torch::Tensor agreement(const torch::Tensor& findings, const torch::Tensor& tokens) {
+    return find(findings.expand({tokens.size(0), -1, kWidth}), tokens).found;
+  }
+
+  Answers forward(const torch::Tensor& voxels, const std::vector<Geometry>& geometry, const Sentences& sentences) {
+    constexpr int64_t Q = kRegions;
+    const int64_t B = voxels.size(0);
     Answers out;
-    if (sees()) out.regions = to_regions(tokens(voxels, geometry));
-    const auto flat = [](const torch::Tensor& x) { return x.reshape({-1, x.size(-1)}); };
-    const auto kind_of = [&](const torch::Tensor& x) { return kind_head(x).view({B, Q}); };
-    torch::Tensor joint;
-    switch (arm) {
-      case ReportArm::kGated: {
-        const nn::Finding finding = find(sentence(asked.question, B), out.regions);
-        const auto text = flat(sentence(asked.report, B)), image = flat(finding.vector);
-        const auto fused = fuse(image, text);
-        joint = fused.vector;
-        out.gate = fused.gate.mean(1).view({B, Q});
-        out.kind_of_image = kind_of(torch::tanh(fuse->image(image))), out.kind_of_text = kind_of(torch::tanh(fuse->text(text)));
-        out.present = finding.found, out.weights = finding.weights;
-        break;
-      }
-      case ReportArm::kImageAlone: {
-        const auto found = find(asks.expand({B, 1, kWidth}), out.regions).vector;
-        joint = flat(torch::tanh(answer(found)).expand({B, Q, kWidth}));
-        break;
-      }
-      case ReportArm::kTextAlone: joint = torch::tanh(answer(flat(sentence(asked.report, B)))); break;
-      case ReportArm::kLateConcatenation: {
-        const auto mean = out.regions.mean(1, /*keepdim=*/true).expand({B, Q, kWidth});
-        joint = torch::tanh(answer(joined->add_to(flat(torch::cat({mean, sentence(asked.report, B)}, 2)), /*norm=*/nullptr)));
-        break;
-      }
+    if (sees()) out.tokens = tokens_of(voxels, geometry);
+    torch::Tensor question, report, finding;
+    if (reads()) {
+      const auto parts = vectors_of(sentences).split_with_sizes({B * Q, B * Q, B});
+      question = parts[0].view({B, Q, kWidth}), report = parts[1], finding = parts[2];
     }
-    out.kind = kind_of(joint);
-    if (!out.present.defined()) out.present = present_head(joint).view({B, Q});
+    const auto kind_of = [&](const torch::Tensor& x) { return kind_head(x).view({B, Q}); };
+    if (arm == ReportArm::kGated) {
+      const nn::Finding found = find(question, out.tokens);
+      const auto image = found.vector.view({B * Q, kWidth});
+      const nn::Fused fused = fuse(image, report);
+      out.kind = kind_of(fused.vector), out.gate = fused.gate.view({B, Q});
+      out.kind_of_image = kind_of(torch::tanh(fuse->image(image))),
+      out.kind_of_text = kind_of(torch::tanh(fuse->text(report)));
+      out.present = found.found, out.weights = found.weights;
+      out.agreement = agreement(finding, out.tokens);
+      return out;
+    }
+    torch::Tensor x = report;
+    if (arm == ReportArm::kImageAlone)
+      x = find(asks.expand({B, 1, kWidth}), out.tokens).vector.expand({B, Q, kWidth}).reshape({B * Q, kWidth});
+    if (arm == ReportArm::kLateConcatenation)
+      x = joined->add_to(torch::cat({out.tokens.mean(1).repeat_interleave(Q, 0), report}, 1), /*norm=*/nullptr);
+    x = torch::tanh(answer(x));
+    out.kind = kind_of(x), out.present = present_head(x).view({B, Q});
     return out;
   }
 
   ReportArm arm;
   nn::VolumeTokens see{nullptr};
-  torch::nn::Linear place{nullptr}, to_regions{nullptr}, to_words{nullptr}, answer{nullptr}, kind_head{nullptr}, present_head{nullptr};
+  torch::nn::Linear place{nullptr}, said{nullptr}, answer{nullptr}, kind_head{nullptr}, present_head{nullptr};
   torch::nn::LayerNorm mix_norm{nullptr}, seen_norm{nullptr};
   nn::Mlp mix{nullptr}, joined{nullptr};
   models::TextEncoder read{nullptr};
@@ -178,7 +181,8 @@ void initialise(Reader& reader, at::Generator generator) {
   torch::NoGradGuard no_grad;
   for (const auto& item : reader.named_parameters()) {
     auto p = item.value();
-    const bool table = item.key().starts_with("read.word") || item.key().starts_with("read.position") || item.key().starts_with("read.segment");
+    const bool table = item.key().starts_with("read.word") || item.key().starts_with("read.position") ||
+                       item.key().starts_with("read.segment");
     if (p.dim() == 1)
       p.fill_(item.key().find("norm") != std::string::npos && item.key().ends_with("weight") ? 1 : 0);
     else
@@ -190,41 +194,43 @@ void initialise(Reader& reader, at::Generator generator) {
 
 torch::Tensor answer_loss(const torch::Tensor& logits, const ReportCases& cases) {
   const auto present = cases.kind >= 0;
-  return torch::binary_cross_entropy_with_logits(logits.masked_select(present), cases.kind.masked_select(present).to(torch::kFloat32));
+  return torch::binary_cross_entropy_with_logits(logits.masked_select(present),
+                                                 cases.kind.masked_select(present).to(torch::kFloat32));
 }
 
 // For each token the region of most of its voxels that have one, -1 none: [B,N].
-torch::Tensor token_regions(const torch::Tensor& region, const nn::Triple& cell);
-
-// How far attention is from lying in the named regions: -log of its mass there.
-torch::Tensor astray(const torch::Tensor& weights, const ReportCases& cases, const nn::Triple& cell) {
-  const auto home = token_regions(cases.region, cell).unsqueeze(1) == torch::arange(kRegions).view({1, -1, 1});  // B 6 N
-  return -(weights * home).sum(2).clamp_min(1e-6).log().masked_select(home.any(2)).mean();
-}
-
-torch::Tensor loss_of(Reader& reader, const ReportCases& cases, const Asked& asked, const io::WordPieces& words, bool show_regions) {
-  const Answers out = reader.forward(cases.voxels, cases.geometry, asked);
-  auto loss = answer_loss(out.kind, cases) +
-              torch::binary_cross_entropy_with_logits(out.present, (cases.kind >= 0).to(torch::kFloat32));
-  if (reader.arm != ReportArm::kGated) return loss;
-  loss = loss + 0.5 * answer_loss(out.kind_of_image, cases) + 0.5 * answer_loss(out.kind_of_text, cases);
-  if (show_regions) loss = loss + 0.5 * astray(out.weights, cases, reader.see->cell());
-  const auto clear = (cases.noise < 0.5).nonzero().squeeze(1);
-  if (clear.size(0) < 2) return loss;
-  std::vector<std::string> findings;
-  for (int64_t i = 0; i < clear.size(0); ++i) findings.push_back(cases.finding[size_t(clear[i].item<int64_t>())]);
-  const Sentences found = sentences_of(findings, words);
-  const auto said = reader.to_words(reader.read(found.pieces, found.mask));
-  return loss + 0.1 * train::contrastive_loss(nn::word_regions(said, found.mask, out.regions.index_select(0, clear), {}, {.single_softmax = true}).scores.index_select(1, found.place));
-}
-
 torch::Tensor token_regions(const torch::Tensor& region, const nn::Triple& cell) {
   std::vector<torch::Tensor> counts;
   for (int64_t r = 1; r <= kRegions; ++r)
-    counts.push_back(torch::avg_pool3d((region == r).to(torch::kFloat32).unsqueeze(1), at::IntArrayRef(cell), at::IntArrayRef(cell), 0, /*ceil_mode=*/true,
-                                       /*count_include_pad=*/false).flatten(1));
+    counts.push_back(torch::avg_pool3d((region == r).to(torch::kFloat32).unsqueeze(1), at::IntArrayRef(cell),
+                                       at::IntArrayRef(cell), 0, /*ceil_mode=*/true,
+                                       /*count_include_pad=*/false)
+                         .flatten(1));
   const auto [most, which] = torch::stack(counts, 2).max(2);
   return torch::where(most > 0, which, torch::full_like(which, -1));
+}
+
+// How far attention is from lying in the named regions: -log of its mass there.
+torch::Tensor astray(const torch::Tensor& weights, const ReportCases& cases, const nn::Triple& cell) {
+  const auto home =
+      token_regions(cases.region, cell).unsqueeze(1) == torch::arange(kRegions).view({1, -1, 1});  // B 6 N
+  return -(weights * home).sum(2).clamp_min(1e-6).log().masked_select(home.any(2)).mean();
+}
+
+torch::Tensor loss_of(Reader& reader, const ReportCases& cases, const Sentences& sentences, bool early) {
+  const Answers out = reader.forward(cases.voxels, cases.geometry, sentences);
+  const auto present = (cases.kind >= 0).to(torch::kFloat32);
+  auto loss = torch::binary_cross_entropy_with_logits(out.present, present);
+  if (reader.arm != ReportArm::kGated) return loss + answer_loss(out.kind, cases);
+  loss = loss + answer_loss(out.kind_of_image, cases) + 0.5 * answer_loss(out.kind_of_text, cases);
+  // A gate that chose before the image has anything to say would close for good.
+  loss = loss + (early ? 0.5 * astray(out.weights, cases, reader.see->cell()) : answer_loss(out.kind, cases));
+  // Every finding against every scan of which something is to be seen.
+  const auto clear = (cases.noise < 0.5).nonzero().squeeze(1);
+  if (clear.size(0) == 0) return loss;
+  const auto is_true = cases.kind.index_select(0, clear).index_select(1, cases.finding_region) == cases.finding_kind;
+  return loss +
+         torch::binary_cross_entropy_with_logits(out.agreement.index_select(0, clear), is_true.to(torch::kFloat32));
 }
 
 // Tokens whose cell touches the nodule of each region: [B,6,N].
@@ -234,19 +240,14 @@ torch::Tensor touched(const ReportCases& cases, const nn::Triple& grid, const nn
     const Geometry& g = cases.geometry[b];
     const auto spacing = g.spacing_mm();
     const auto centres = nn::positions_mm(nn::cell_centres(grid, cell), g);  // N 3, x y z; axes lie along the patient's
-    const auto half = torch::tensor({0.5 * double(cell[2]) * spacing[2], 0.5 * double(cell[1]) * spacing[1], 0.5 * double(cell[0]) * spacing[0]}, torch::kFloat64);
-    const auto apart = ((cases.centre_mm[int64_t(b)].unsqueeze(1) - centres.unsqueeze(0)).abs() - half).clamp_min(0).norm(2, 2);
+    const auto half = torch::tensor(
+        {0.5 * double(cell[2]) * spacing[2], 0.5 * double(cell[1]) * spacing[1], 0.5 * double(cell[0]) * spacing[0]},
+        torch::kFloat64);
+    const auto apart =
+        ((cases.centre_mm[int64_t(b)].unsqueeze(1) - centres.unsqueeze(0)).abs() - half).clamp_min(0).norm(2, 2);
     rows.push_back(apart < cases.radius_mm[int64_t(b)].unsqueeze(1));
   }
   return torch::stack(rows);
-}
-
-double mean_over(const torch::Tensor& values, const torch::Tensor& which) {
-  return values.to(torch::kFloat64).masked_select(which).mean().item<double>();
-}
-
-torch::Tensor mirrored(const torch::Tensor& of_regions, const Anatomy& anatomy) {
-  return of_regions.index_select(1, torch::tensor(std::vector<int64_t>(anatomy.mirrored.begin(), anatomy.mirrored.end()), torch::kInt64));
 }
 
 /// Fresh cases and what they need, in groups of kBatch.
@@ -259,9 +260,10 @@ class Exam {
   void cases(int64_t groups, double noise, F&& f) {
     for (int64_t i = 0; i < groups; ++i) {
       const ReportCases cases = draw_cases(kBatch, bodies_, {.noise = noise}, generator_);
-      f(cases, asked_of(cases, words_));
+      f(cases, sentences_about(cases, words_));
     }
   }
+  const io::WordPieces& words() const { return words_; }
   at::Generator generator() { return generator_; }
 
  private:
@@ -270,91 +272,158 @@ class Exam {
   at::Generator generator_;
 };
 
+// A mean whose terms come group by group.
+class Mean {
+ public:
+  void add(const torch::Tensor& values, const torch::Tensor& which) {
+    const auto chosen = values.to(torch::kFloat64).masked_select(which);
+    sum_ += chosen.sum().item<double>(), count_ += double(chosen.numel());
+  }
+  double value() const { return sum_ / count_; }
+
+ private:
+  double sum_ = 0, count_ = 0;
+};
+
+// Scores of sentences about regions without nodule and others.
+struct Absence {
+  std::vector<double> score;
+  std::vector<bool> absent;
+  void add(const torch::Tensor& present_logits, const torch::Tensor& present, const torch::Tensor& which) {
+    const auto logits = present_logits.masked_select(which).to(torch::kFloat64),
+               is_there = present.masked_select(which);
+    for (int64_t i = 0; i < logits.numel(); ++i)
+      score.push_back(-logits[i].item<double>()), absent.push_back(!is_there[i].item<bool>());
+  }
+  double auc() const { return train::roc_auc(score, absent); }
+};
+
 torch::Tensor is_right(const torch::Tensor& logits, const torch::Tensor& kind) { return (logits > 0) == (kind == 1); }
+
+torch::Tensor mirrored(const torch::Tensor& of_regions, const Anatomy& anatomy) {
+  return of_regions.index_select(
+      1, torch::tensor(std::vector<int64_t>(anatomy.mirrored.begin(), anatomy.mirrored.end()), torch::kInt64));
+}
+
+std::vector<Geometry> swapped_sides(const std::vector<Geometry>& geometry) {
+  std::vector<Geometry> swapped;
+  for (const Geometry& g : geometry) swapped.push_back(left_right_swapped(g));
+  return swapped;
+}
+
+// Which of the questions are asked in a language: [B,6].
+torch::Tensor asked_in(int language, const ReportCases& cases) {
+  const auto in = torch::zeros_like(cases.kind, torch::kBool);
+  for (int64_t i = 0; i < in.numel(); ++i)
+    in.data_ptr<bool>()[i] = is_chinese(cases.question[size_t(i)]) == (language == 1);
+  return in;
+}
 
 // Of the twelve certain sentences those about this scan's nodules are true; a true one is found if no false one scores
 // as high.
-double retrieval(Reader& reader, const ReportCases& cases, const Answers& out, const io::WordPieces& words) {
+void retrieve(Reader& reader, const ReportCases& cases, const Answers& out, int language, const io::WordPieces& words,
+              Mean& found) {
   std::vector<std::string> gallery;
   for (int64_t region = 0; region < kRegions; ++region)
-    for (int64_t kind = 0; kind < kKinds; ++kind) gallery.push_back(finding_sentence(*cases.anatomy, region, kind, int(region % 2)));
-  const Sentences all = sentences_of(gallery, words);
-  const auto said = reader.to_words(reader.read(all.pieces, all.mask));
-  const auto scores = nn::word_regions(said, all.mask, out.regions, {}, {.single_softmax = true}).scores;  // B 12
+    for (int64_t kind = 0; kind < kKinds; ++kind)
+      gallery.push_back(finding_sentence(*cases.anatomy, region, kind, language));
+  const auto scores = reader.agreement(reader.vectors_of(sentences_of(gallery, words)), out.tokens);  // B 12
   const auto is_true = torch::stack({cases.kind == 0, cases.kind == 1}, 2).flatten(1);
   const auto best_false = scores.masked_fill(is_true, -INFINITY).amax(1, /*keepdim=*/true);
-  return mean_over(scores > best_false, is_true);
+  found.add(scores > best_false, is_true);
 }
 
-void examine_gated(Reader& reader, Exam& exam, const io::WordPieces& words, ReportReading& found) {
-  constexpr int64_t kGroups = 12, kGroupsOfShare = 6;
-  std::vector<double> present_score;
-  std::vector<bool> absent;
-  double changed = 0, could_change = 0;
-  std::array<double, kRegions> asked{};
-  const auto add = [](double& sum, double value, int64_t groups) { sum += value / double(groups); };
-  exam.cases(kGroups, 0, [&](const ReportCases& cases, const Asked& s) {
-    const auto present = cases.kind >= 0;
-    const auto every = torch::arange(kRegions);
-    const Answers out = reader.forward(cases.voxels, cases.geometry, s);
-    const auto& weights = out.weights;  // B 6 N
-    std::vector<Geometry> swapped;
-    for (const Geometry& g : cases.geometry) swapped.push_back(left_right_swapped(g));
-    const Answers other = reader.forward(cases.voxels, swapped, s);
-    const auto& swapped_weights = other.weights;
-
-    const nn::Triple cell = reader.see->cell(), grid = reader.see->grid_of({cases.voxels.size(2), cases.voxels.size(3), cases.voxels.size(4)});
-    const auto home = token_regions(cases.region, cell);                                     // B N
-    const auto in = (home.unsqueeze(1) == every.view({1, -1, 1})).to(weights.scalar_type());  // B 6 N
-    const auto map = torch::einsum("bqn,brn->bqr", {weights, in});
-    const auto swapped_map = torch::einsum("bqn,brn->bqr", {swapped_weights, in});
-    add(found.mass, mean_over(map.diagonal(0, 1, 2), present), kGroups);
-    for (int64_t q = 0; q < kRegions; ++q) {
-      const auto rows = map.select(1, q).index_select(0, present.select(1, q).nonzero().squeeze(1));
-      asked[q] += double(rows.size(0));
-      for (int64_t r = 0; r < kRegions; ++r) found.map[q][r] += rows.select(1, r).sum().item<double>();
-    }
-    const auto strongest = weights.argmax(2, /*keepdim=*/true);
-    add(found.pointing, mean_over(touched(cases, grid, cell).gather(2, strongest).squeeze(2), present), kGroups);
-    for (int64_t i = 0; i < present.numel(); ++i) {
-      present_score.push_back(-out.present.flatten()[i].item<double>());
-      absent.push_back(!present.flatten()[i].item<bool>());
-    }
-    add(found.retrieval, retrieval(reader, cases, out, words), kGroups);
-    // The sentence now names, in the patient, what the array holds on the other side.
+// Left and right swapped: a sentence now names, in the patient, what the array holds on the other side.
+struct Swap {
+  Mean accuracy, mass, flips;
+  void add(const Answers& before, const Answers& after, const torch::Tensor& in, const ReportCases& cases) {
     const auto opposite = mirrored(cases.kind, *cases.anatomy);
     const auto there = opposite >= 0;
-    add(found.swapped_accuracy, mean_over(is_right(other.kind, opposite), there), kGroups);
-    add(found.swapped_mass, mean_over(mirrored(swapped_map.transpose(1, 2), *cases.anatomy).diagonal(0, 1, 2), there), kGroups);
-    const auto may_change = there.logical_and(present).logical_and(opposite != cases.kind).logical_and(is_right(out.kind, cases.kind));
-    could_change += may_change.sum().item<double>();
-    changed += may_change.logical_and((out.kind > 0) != (other.kind > 0)).sum().item<double>();
-    // Voxels in random order.
+    accuracy.add(is_right(after.kind, opposite), there);
+    mass.add((after.weights * mirrored(in, *cases.anatomy)).sum(2), there);
+    const auto may_change = there.logical_and(cases.kind >= 0)
+                                .logical_and(opposite != cases.kind)
+                                .logical_and(is_right(before.kind, cases.kind));
+    flips.add((before.kind > 0) != (after.kind > 0), may_change);
+  }
+};
+
+void examine_gated(Reader& reader, Exam& exam, ReportReading& found) {
+  constexpr int64_t kGroups = 12, kGroupsOfShare = 6;
+  std::array<Mean, 2> mass, pointing, retrieval;
+  std::array<Absence, 2> absence;
+  std::array<std::array<Mean, kRegions>, kRegions> map;
+  Mean text_alone, shuffled_gate;
+  Swap swap;
+  exam.cases(kGroups, 0, [&](const ReportCases& cases, const Sentences& s) {
+    const auto present = cases.kind >= 0;
+    const Answers out = reader.forward(cases.voxels, cases.geometry, s);
+    const Answers swapped = reader.forward(cases.voxels, swapped_sides(cases.geometry), s);
+    const nn::Triple cell = reader.see->cell(),
+                     grid = reader.see->grid_of({cases.voxels.size(2), cases.voxels.size(3), cases.voxels.size(4)});
+    const auto home = token_regions(cases.region, cell).unsqueeze(1);                                  // B 1 N
+    const auto in = (home == torch::arange(kRegions).view({1, -1, 1})).to(out.weights.scalar_type());  // B 6 N
+    const auto where = torch::matmul(out.weights, in.transpose(1, 2));                                 // B asked region
+    const auto touches =
+        touched(cases, grid, cell).gather(2, out.weights.argmax(2, /*keepdim=*/true)).squeeze(2);  // B 6
+    for (int language = 0; language < 2; ++language) {
+      const auto asked = asked_in(language, cases), there = asked.logical_and(present);
+      mass[language].add(where.diagonal(0, 1, 2), there);
+      pointing[language].add(touches, there);
+      absence[language].add(out.present, present, asked);
+      retrieve(reader, cases, out, language, exam.words(), retrieval[language]);
+    }
+    for (int64_t q = 0; q < kRegions; ++q)
+      for (int64_t r = 0; r < kRegions; ++r) map[q][r].add(where.select(1, q).select(1, r), present.select(1, q));
+    text_alone.add(is_right(out.kind_of_text, cases.kind), present);
+    swap.add(out, swapped, in, cases);
     const auto order = torch::randperm(cases.voxels[0].numel(), exam.generator(), torch::kInt64);
     const auto shuffled = cases.voxels.flatten(1).index_select(1, order).view_as(cases.voxels);
-    add(found.gate_of_shuffled, reader.forward(shuffled, cases.geometry, s).gate.mean().item<double>(), kGroups);
+    shuffled_gate.add(reader.forward(shuffled, cases.geometry, s).gate, present);
+    if (!found.example.voxels.defined()) {
+      // The first English question about a nodule of the first scan (else about anything); a scan that is stored the
+      // other way round is turned.
+      const int64_t q = present[0].logical_and(asked_in(0, cases)[0]).to(torch::kInt64).argmax().item<int64_t>();
+      const auto turned = [&](const torch::Tensor& x) {
+        return (cases.geometry[0].affine[0][0] < 0 ? x.flip(2) : x).clone();
+      };
+      const auto on_grid = [&](const Answers& a) { return turned(a.weights[0][q].view({grid[0], grid[1], grid[2]})); };
+      found.example = {cases.question[size_t(q)], turned(cases.voxels[0][0]), on_grid(out), on_grid(swapped)};
+    }
   });
-  found.flips = changed / could_change;
-  found.absent_auc = train::roc_auc(present_score, absent);
+  for (int language = 0; language < 2; ++language) {
+    found.mass[language] = mass[language].value(), found.pointing[language] = pointing[language].value();
+    found.absent_auc[language] = absence[language].auc(), found.retrieval[language] = retrieval[language].value();
+  }
   for (int64_t q = 0; q < kRegions; ++q)
-    for (double& value : found.map[q]) value /= asked[q];
-  for (size_t i = 0; i < kNoiseShares.size(); ++i)
-    exam.cases(kGroupsOfShare, kNoiseShares[i], [&](const ReportCases& cases, const Asked& s) {
+    for (int64_t r = 0; r < kRegions; ++r) found.map[q][r] = map[q][r].value();
+  found.text_alone = text_alone.value(), found.gate_of_shuffled = shuffled_gate.value();
+  found.swapped_accuracy = swap.accuracy.value(), found.swapped_mass = swap.mass.value(),
+  found.flips = swap.flips.value();
+  for (size_t i = 0; i < kNoiseShares.size(); ++i) {
+    Mean gate, accuracy, image_alone;
+    exam.cases(kGroupsOfShare, kNoiseShares[i], [&](const ReportCases& cases, const Sentences& s) {
       const Answers out = reader.forward(cases.voxels, cases.geometry, s);
       const auto present = cases.kind >= 0;
-      add(found.gate[i], mean_over(out.gate, present), kGroupsOfShare);
-      add(found.accuracy[i], mean_over(is_right(out.kind, cases.kind), present), kGroupsOfShare);
-      add(found.image_alone[i], mean_over(is_right(out.kind_of_image, cases.kind), present), kGroupsOfShare);
+      gate.add(out.gate, present);
+      accuracy.add(is_right(out.kind, cases.kind), present);
+      image_alone.add(is_right(out.kind_of_image, cases.kind), present);
     });
+    found.gate[i] = gate.value(), found.accuracy[i] = accuracy.value(), found.image_alone[i] = image_alone.value();
+  }
 }
 }  // namespace
 
 std::string name_of(ReportArm arm) {
   switch (arm) {
-    case ReportArm::kGated: return "sentence asks the scan, gated";
-    case ReportArm::kImageAlone: return "image alone";
-    case ReportArm::kTextAlone: return "text alone";
-    default: return "late concatenation";
+    case ReportArm::kGated:
+      return "sentence asks the scan, gated";
+    case ReportArm::kImageAlone:
+      return "image alone";
+    case ReportArm::kTextAlone:
+      return "text alone";
+    default:
+      return "late concatenation";
   }
 }
 
@@ -374,20 +443,21 @@ ReportReading learn_to_read_reports(const ReadingOptions& options, uint64_t seed
   for (const ReportArm arm : options.arms) {
     readers.push_back(std::make_shared<Reader>(arm, words.size()));
     initialise(*readers.back(), generator);
-    optimizers.emplace_back(readers.back()->parameters(), torch::optim::AdamWOptions(kRate).betas({0.9, 0.95}).weight_decay(0.01));
+    optimizers.emplace_back(readers.back()->parameters(),
+                            torch::optim::AdamWOptions(kRate).betas({0.9, 0.95}).weight_decay(0.01));
   }
   for (int64_t step = 0; step < options.steps; ++step) {
-    // First clean scans of few nodules, and where the lobes are: a sentence's region and what to look for there are of no
-    // use without each other, and neither is found alone. Then noise, and attention is left to itself.
+    // First clean scans, and where the lobes are: a sentence's region and what to look for there are of no use without
+    // each other, and neither is found alone. Then noise, and attention is left to itself.
     const bool early = step < options.steps * 3 / 5;
-    const ReportCases cases = draw_cases(kBatch, bodies, {.noise = early ? 0.0 : -1.0, .balanced = !early}, generator);
-    const Asked asked = asked_of(cases, words);
-    const double rate = kRate * std::min({1.0, double(step + 1) / kWarmUp, 2 * (1 - double(step) / double(options.steps)) + 0.02});
+    const ReportCases cases = draw_cases(kBatch, bodies, {.noise = early ? 0.0 : -1.0}, generator);
+    const Sentences sentences = sentences_about(cases, words);
+    const double rate =
+        kRate * std::min({1.0, double(step + 1) / kWarmUp, 2 * (1 - double(step) / double(options.steps)) + 0.02});
     for (size_t i = 0; i < readers.size(); ++i) {
       for (auto& group : optimizers[i].param_groups()) group.options().set_lr(rate);
       optimizers[i].zero_grad();
-      const auto loss = loss_of(*readers[i], cases, asked, words, early);
-      loss.backward();
+      loss_of(*readers[i], cases, sentences, early).backward();
       torch::nn::utils::clip_grad_norm_(readers[i]->parameters(), 1.0);
       optimizers[i].step();
     }
@@ -396,22 +466,25 @@ ReportReading learn_to_read_reports(const ReadingOptions& options, uint64_t seed
   torch::NoGradGuard no_grad;
   ReportReading found;
   Exam exam(fresh, words, generator);
-  for (size_t i = 0; i < readers.size(); ++i) {
-    readers[i]->eval();
-    ArmScore score;
-    for (const auto& p : readers[i]->parameters()) score.parameters += p.numel();
-    found.arms.push_back(score);
-  }
   constexpr int64_t kGroups = 12;
-  for (const double noise : {0.0, 1.0})
-    exam.cases(kGroups, noise, [&](const ReportCases& cases, const Asked& s) {
+  std::vector<std::array<Mean, 2>> right(readers.size());
+  std::vector<Absence> absence(readers.size());
+  for (auto& reader : readers) reader->eval();
+  for (const int noise : {0, 1})
+    exam.cases(kGroups, noise, [&](const ReportCases& cases, const Sentences& s) {
+      const auto present = cases.kind >= 0;
       for (size_t i = 0; i < readers.size(); ++i) {
         const Answers out = readers[i]->forward(cases.voxels, cases.geometry, s);
-        (noise > 0 ? found.arms[i].noise : found.arms[i].clean) += mean_over(is_right(out.kind, cases.kind), cases.kind >= 0) / kGroups;
+        right[i][noise].add(is_right(out.kind, cases.kind), present);
+        if (noise == 0) absence[i].add(out.present, present, torch::ones_like(present));
       }
     });
-  for (auto& reader : readers)
-    if (reader->arm == ReportArm::kGated) examine_gated(*reader, exam, words, found);
+  for (size_t i = 0; i < readers.size(); ++i) {
+    ArmScore score{right[i][0].value(), right[i][1].value(), absence[i].auc()};
+    for (const auto& p : readers[i]->parameters()) score.parameters += p.numel();
+    found.arms.push_back(score);
+    if (readers[i]->arm == ReportArm::kGated) examine_gated(*readers[i], exam, found);
+  }
   return found;
 }
 

@@ -18,7 +18,10 @@ TEST(ReportReader, MeasuresSharesAndGivesTheSameFromTheSameSeed) {
   }
   // Two of four nodules are of each kind and one answer serves all: counting tells nothing.
   EXPECT_NEAR(one.arms[1].clean, 0.5, 1e-12);
-  for (const double share : {one.mass, one.pointing, one.absent_auc, one.retrieval, one.swapped_mass, one.swapped_accuracy, one.gate_of_shuffled}) {
+  std::vector<double> shares = {one.text_alone, one.swapped_mass, one.swapped_accuracy, one.flips, one.gate_of_shuffled};
+  for (const ByLanguage& figure : {one.mass, one.pointing, one.absent_auc, one.retrieval})
+    shares.insert(shares.end(), figure.begin(), figure.end());
+  for (const double share : shares) {
     EXPECT_GE(share, 0);
     EXPECT_LE(share, 1);
   }
@@ -26,7 +29,10 @@ TEST(ReportReader, MeasuresSharesAndGivesTheSameFromTheSameSeed) {
   EXPECT_EQ(one.gate, again.gate);
   double mean = 0;
   for (int64_t region = 0; region < kRegions; ++region) mean += one.map[region][region] / kRegions;
-  EXPECT_NEAR(mean, one.mass, 0.1) << "the diagonal of the map is the attention in the named regions";
+  EXPECT_NEAR(mean, 0.5 * (one.mass[0] + one.mass[1]), 0.1) << "the diagonal of the map is the attention in the named regions";
+  EXPECT_EQ(one.example.voxels.dim(), 3);
+  EXPECT_NEAR(one.example.weights.sum().item<double>(), 1, 1e-5);
+  EXPECT_NEAR(one.example.swapped.sum().item<double>(), 1, 1e-5);
   // As many weights as late concatenation has, within a quarter.
   EXPECT_NEAR(double(one.arms[0].parameters) / double(one.arms[3].parameters), 1, 0.25);
 }
