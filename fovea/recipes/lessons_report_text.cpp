@@ -11,11 +11,20 @@ namespace fovea::recipes {
 namespace {
 using report::printed;
 
-// The brightest voxels along y with the attention over it in red; up is the patient's head, left the patient's right.
+// The coronal slab of the strongest token with the attention over it in red; up is the patient's head, left the
+// patient's right.
 report::Raster look_of(const std::string& title, const torch::Tensor& voxels, const torch::Tensor& weights) {
   constexpr int64_t kZoom = 12;
-  const auto grey = voxels.amax(1).clamp(-1, 1.5).add(1).div(2.5).flip(0).flip(1).contiguous();  // [Z,X]
-  auto heat = weights.sum(1)
+  const int64_t slab = weights.amax({0, 2}).argmax().item<int64_t>();  // tokens are two voxels deep
+  const auto grey = voxels.slice(1, 2 * slab, 2 * slab + 2)
+                        .mean(1)
+                        .clamp(-1, 1.5)
+                        .add(1)
+                        .div(2.5)
+                        .flip(0)
+                        .flip(1)
+                        .contiguous();  // [Z,X]
+  auto heat = weights.select(1, slab)
                   .repeat_interleave(2, 0)
                   .repeat_interleave(2, 1)
                   .slice(0, 0, voxels.size(0))
@@ -30,7 +39,7 @@ report::Raster look_of(const std::string& title, const torch::Tensor& voxels, co
       pixel[0] = uint8_t(shade + red * (230 - shade)), pixel[1] = uint8_t(shade * (1 - red)),
       pixel[2] = uint8_t(shade * (1 - red));
     }
-  raster.width = 330, raster.height = 320;
+  raster.width = 400, raster.height = 320;
   return raster;
 }
 
@@ -72,7 +81,7 @@ LessonResult read_the_report(const LessonArguments& a) {
       "报告给出结节的种类，四次错一次；图像显示它。训练中见过噪声的门会偏向可信的一方：图像里什么也看不到时，门关闭，只"
       "剩报告的话。“左”“右”指的是"
       "病人坐标里的毫米，只有仿射矩阵知道：把它互换，同样的体素就在另一侧肺里。"};
-  report::HeatMap map{"attention: lobe asked about (row), lobe looked at"};
+  report::HeatMap map{"lobe asked about (row), attention in"};
   map.rows = map.columns = static_cast<int>(kRegions);
   map.row_names = map.column_names = {"RUL", "RML", "RLL", "LUL", "ling.", "LLL"};
   for (const auto& row : found.map) map.values.insert(map.values.end(), row.begin(), row.end());
@@ -88,7 +97,7 @@ LessonResult read_the_report(const LessonArguments& a) {
   dial.width = 400, dial.height = 320;
   const auto& e = found.example;
   r.picture = {look_of(e.question, e.voxels, e.weights),
-               look_of("the same, left and right swapped in the affine", e.voxels, e.swapped), map, dial};
+               look_of("the same, affine swapped left to right", e.voxels, e.swapped), map, dial};
   r.picture_columns = 2;
   return r;
 }
