@@ -47,4 +47,22 @@ FashionMnist read_fashion_mnist() {
   return sets;
 }
 
+bool has_mnist_digits() { return io::find_data("mnist/digits-images-idx3-ubyte.gz").has_value(); }
+
+MnistDigits read_mnist_digits() {
+  constexpr int64_t kTrain = 7000;
+  const auto folder = io::data_folder() / "mnist";
+  if (!has_mnist_digits()) throw IoError(folder, "the digits are not there; run scripts/data mnist");
+  const auto all = read_labelled_images(folder / "digits-images-idx3-ubyte.gz", folder / "digits-labels-idx1-ubyte.gz");
+  if (all.images.size(0) <= kTrain) throw IoError(folder, "holds " + std::to_string(all.images.size(0)) + " digits, expected more than " + std::to_string(kTrain));
+  MnistDigits sets;
+  const auto part = all.images.slice(0, 0, kTrain);
+  const float mean = part.mean().item<float>(), deviation = part.std().item<float>();
+  const auto cut = [&](int64_t begin, int64_t end) {
+    return LabelledImages{(all.images.slice(0, begin, end) - mean) / deviation, all.labels.slice(0, begin, end), all.mean + mean * all.deviation, deviation * all.deviation};
+  };
+  sets.train = cut(0, kTrain), sets.test = cut(kTrain, all.images.size(0));
+  return sets;
+}
+
 }  // namespace fovea::data

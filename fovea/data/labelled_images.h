@@ -26,4 +26,14 @@ struct FashionMnist {
 /// Errors  IoError that names the package if it is not there.
 FashionMnist read_fashion_mnist();
 
+/// 10 000 handwritten digits of 28 x 28 pixels (`scripts/data mnist`): the first 7000 for training, the others for tests,
+/// with the mean and deviation of the training part. No official split of MNIST.
+/// Errors  IoError that says how to fetch them if they are not there.
+struct MnistDigits {
+  LabelledImages train, test;
+};
+MnistDigits read_mnist_digits();
+/// Whether they are there.
+bool has_mnist_digits();
+
 }  // namespace fovea::data

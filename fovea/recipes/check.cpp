@@ -31,6 +31,7 @@ const std::vector<RowCheck>& row_checks() {
       {"P7", "relative position bias: index, equivariance, the right-neighbour task", check_relative_bias},
       {"P8", "QK-norm: implicit temperature, bounded scores, learning-rate sweep on Fashion-MNIST", check_qk_norm},
       {"A1", "kernel regression is attention: equality, error slopes, bandwidth, real stations", check_kernel_regression},
+      {"A2", "multiple instances: who finds the digit that tells, tables of instances, a bag of 100 000 rows", check_multiple_instance},
       {"A3", "deformable attention: definition, the ring of radius sigma, simulated lesions of unequal size", check_deformable_attention},
       {"A4", "spatial attention: counts, definition, cost beside a convolution, map of simulated lesions", check_spatial_attention},
       {"A5", "CT asks PET on its own grid: simulated pairs, a PET that is moved, none", check_cross_attention},

@@ -59,6 +59,7 @@ CheckResult check_heads(const CheckOptions& options);             // P6
 CheckResult check_relative_bias(const CheckOptions& options);     // P7
 CheckResult check_qk_norm(const CheckOptions& options);           // P8
 CheckResult check_kernel_regression(const CheckOptions& options);  // A1
+CheckResult check_multiple_instance(const CheckOptions& options);  // A2
 CheckResult check_deformable_attention(const CheckOptions& options);  // A3
 CheckResult check_spatial_attention(const CheckOptions& options);  // A4
 CheckResult check_cross_attention(const CheckOptions& options);   // A5

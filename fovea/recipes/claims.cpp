@@ -36,7 +36,7 @@ const std::vector<Claim>& claims() {
     std::vector<Claim> list;
     for (const auto group :
          {score_claims, cost_claims, window_claims, layer_claims, application_claims, fusion_claims, report_text_claims,
-          radiomics_claims, prognosis_claims, science_claims, awaited_claims})
+          radiomics_claims, prognosis_claims, science_claims, bag_claims, awaited_claims})
       for (Claim& claim : group()) list.push_back(std::move(claim));
     const auto number = [](const Claim& c) { return std::stoi(c.id.substr(1)); };
     std::stable_sort(list.begin(), list.end(), [&](const Claim& a, const Claim& b) { return number(a) < number(b); });

@@ -77,6 +77,7 @@ std::vector<Claim> report_text_claims();
 std::vector<Claim> radiomics_claims();
 std::vector<Claim> prognosis_claims();
 std::vector<Claim> science_claims();
+std::vector<Claim> bag_claims();
 std::vector<Claim> awaited_claims();
 
 }  // namespace fovea::recipes

@@ -7,7 +7,6 @@ namespace fovea::recipes {
 std::vector<Claim> awaited_claims() {
   using enum ClaimCost;
   return {
-      {"C31", "MIL attention gives the tell-tale tiles the most weight", "most", kTrained, {}, "A2"},
       {"C41", "Hiding most blocks forces long-range dependencies", "forces", kTrained, {}, "A9"},
       {"C47", "The same idea fuses environmental data over space and time", "fuses", kTrained, {}, "A13"},
       {"C49", "MAE learns anatomy without labels", "learns it", kTrained, {}, "A9"},

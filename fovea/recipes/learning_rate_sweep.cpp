@@ -5,11 +5,11 @@
 #include <limits>
 #include <map>
 #include <mutex>
-#include <thread>
 
 #include "fovea/nn/mlp.h"
 #include "fovea/nn/multi_head_attention.h"
 #include "fovea/recipes/one_thread.h"
+#include "fovea/recipes/two_at_a_time.h"
 #include "fovea/report/text.h"
 #include "fovea/train/adamw.h"
 #include "fovea/train/schedule.h"
@@ -200,26 +200,13 @@ LearningRateSweep sweep_learning_rates(const SweepConfig& config, const data::Fa
         networks.push_back(new_classifier(config, qk_norm, run.seed));
       }
   std::mutex mutex;
-  size_t next = 0;
-  const auto work = [&] {
-    const OneThread one_thread;
-    while (true) {
-      size_t mine;
-      {
-        const std::lock_guard lock(mutex);
-        if (next == sweep.runs.size()) return;
-        mine = next++;
-      }
-      train_classifier(*networks[mine], config, images.train, sweep.runs[mine]);
-      test_classifier(*networks[mine], images.test, sweep.runs[mine]);
-      networks[mine].reset();
-      const std::lock_guard lock(mutex);
-      if (done) done(sweep.runs[mine]);
-    }
-  };
-  std::thread other(work);
-  work();
-  other.join();
+  two_at_a_time(sweep.runs.size(), [&](size_t mine) {
+    train_classifier(*networks[mine], config, images.train, sweep.runs[mine]);
+    test_classifier(*networks[mine], images.test, sweep.runs[mine]);
+    networks[mine].reset();
+    const std::lock_guard lock(mutex);
+    if (done) done(sweep.runs[mine]);
+  });
   return sweep;
 }
 

@@ -112,5 +112,6 @@ std::vector<Lesson> report_text_lessons();  // read-the-report
 std::vector<Lesson> radiomics_lessons();  // whom-to-trust
 std::vector<Lesson> prognosis_lessons();  // one-trunk
 std::vector<Lesson> science_lessons();  // greens-function
+std::vector<Lesson> bag_lessons();        // bag-of-digits
 
 }  // namespace fovea::recipes

@@ -24,8 +24,8 @@ def test_json_says_how_each_figure_came_about():
 
 
 def test_a_trained_claim_without_its_recipe_says_so_with_full():
-    done = fovea("claims", "--only", "C31", "--full")
-    assert "the recipe of row A2 is not in this version" in done.stdout and done.stderr == ""
+    done = fovea("claims", "--only", "C41", "--full")
+    assert "the recipe of row A9 is not in this version" in done.stdout and done.stderr == ""
 
 
 def test_c8_counts_the_voxels_of_a_given_scan(tmp_path):
