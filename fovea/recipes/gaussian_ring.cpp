@@ -54,16 +54,18 @@ struct Reader {
     torch::Tensor weighted;          // [B,8]: weight times what the point sees
     torch::Tensor offsets, weights;  // [B,8,2] in voxels, [B,8]
   };
-  Reading read(const Tumours& t, int64_t edge) {
+  /// scans [B,S]; noise: standard deviation of a point's reading.
+  Reading read(const Tumours& t, const torch::Tensor& scans, int64_t edge, double noise, at::Generator generator) {
     const int64_t B = t.features.size(0);
     const auto [offsets, weights] = layer->points(t.features.unsqueeze(1));
     Reading r{{}, offsets.view({B, kPoints, 2}), weights.view({B, kPoints})};
     // Each point as a head of its own, so that readings stay apart.
     const auto at = (t.at_vox.view({B, 1, 1, 1, 1, 2}) + r.offsets.view({B, 1, kPoints, 1, 1, 2}) + 0.5) / double(edge);
-    const auto value = t.voxels.view({B, edge * edge, 1, 1}).expand({B, edge * edge, kPoints, 1});
+    const auto value = scans.view({B, edge * edge, 1, 1}).expand({B, edge * edge, kPoints, 1});
     r.weighted = ops::deformable_attention(value, torch::tensor({{edge, edge}}, torch::kInt64), at,
                                            r.weights.view({B, 1, kPoints, 1, 1}))
                      .view({B, kPoints});
+    if (noise > 0) r.weighted = r.weighted + r.weights * noise * torch::randn({B, kPoints}, generator, torch::kFloat32);
     return r;
   }
   torch::Tensor answer(const Reading& reading, const Tumours& t) {
@@ -93,12 +95,15 @@ LearnedRing learn_ring(RingGoal goal, const std::vector<double>& sigmas_vox, uin
   const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
   TumourOptions options;
-  // Small changes: what a reading says of them is then linear in them, which the exact radii assume.
+  // What the exact radii assume. Small changes: a reading is linear in them. Noise of each reading: that of voxels would be
+  // shared by points that lie close, and push those of small tumours outwards. What has changed since the earlier scan:
+  // what a reading is at rest depends on where in its voxel a point lies, which in small tumours is more than the change.
   options.move = goal == RingGoal::kPosition ? 0.05 : 0;
-  if (goal == RingGoal::kPosition) options.noise = 0.025;
   options.grow = goal == RingGoal::kSize ? 0.05 : 0;
-  if (goal == RingGoal::kIntensity) options.noise = 0;
+  options.noise = 0;
+  const double noise = goal == RingGoal::kPosition ? 0.025 : goal == RingGoal::kSize ? 0.05 : 0;
   if (only_vox > 0) options.sigma_vox = only_vox;
+  const auto scans = [&](const Tumours& t) { return goal == RingGoal::kIntensity ? t.voxels : t.voxels - t.earlier; };
   Reader reader(kTumourFeatures, goal == RingGoal::kPosition ? 2 : 1, generator);
   torch::optim::Adam optimizer({torch::optim::OptimizerParamGroup(reader.words()), torch::optim::OptimizerParamGroup(reader.places())},
                                torch::optim::AdamOptions(kRate));
@@ -110,19 +115,19 @@ LearnedRing learn_ring(RingGoal goal, const std::vector<double>& sigmas_vox, uin
     // stand until what they say is understood.
     optimizer.param_groups()[1].options().set_lr(left > 0.9 ? 0 : kPlaceRate * left * left);
     optimizer.zero_grad();
-    loss_of(goal, reader, reader.read(t, options.edge_vox), t).backward();
+    loss_of(goal, reader, reader.read(t, scans(t), options.edge_vox, noise, generator), t).backward();
     optimizer.step();
   }
 
   torch::NoGradGuard no_grad;
   LearnedRing found;
   const Tumours fresh = draw_tumours(kFresh, options, generator);
-  found.error = loss_of(goal, reader, reader.read(fresh, options.edge_vox), fresh).item<double>();
+  found.error = loss_of(goal, reader, reader.read(fresh, scans(fresh), options.edge_vox, noise, generator), fresh).item<double>();
   for (const double sigma : sigmas_vox) {
     auto one = options;
     one.sigma_vox = sigma;
     const Tumours t = draw_tumours(1, one, generator);
-    const auto reading = reader.read(t, options.edge_vox);
+    const auto reading = reader.read(t, scans(t), options.edge_vox, noise, generator);
     RingPoints points{sigma, (reading.offsets.norm(2, -1) * reading.weights).sum().item<double>() / sigma, {}, {}, {}};
     for (int64_t k = 0; k < kPoints; ++k) {
       points.x_vox.push_back(reading.offsets[0][k][0].item<double>()), points.y_vox.push_back(reading.offsets[0][k][1].item<double>());

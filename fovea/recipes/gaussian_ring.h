@@ -36,7 +36,10 @@ struct LearnedRing {
 
 /// Trains eight points of nn::MultiScaleDeformableAttention, offsets and weights predicted from the tumour's
 /// size at an earlier scan, and a linear read-out of what they sample, on simulated follow-up scans of tumours between 1.5 and 9
-/// voxels (recipes/gaussian_tumour.h). The points start in eight directions, 0.8 to 2 sigma from the centre, at random.
+/// voxels (recipes/gaussian_tumour.h). For position and size they sample the follow-up less the earlier scan, and each reading
+/// has noise of its own: the small displacement that best_radii() is about. Of the raw scan with noise in its voxels the
+/// best ring for the position is wider, because interpolation errors and the noise that close points share
+/// fall with the radius. The points start in eight directions, 0.8 to 2 sigma from the centre, at random.
 /// With `only_vox` all tumours have that sigma. Same seed, same result.
 /// Cost     about 1 ms a step on one thread
 LearnedRing learn_ring(RingGoal goal, const std::vector<double>& sigmas_vox, uint64_t seed, int64_t steps = 6000,

@@ -12,14 +12,18 @@ Tumours draw_tumours(int64_t count, const TumourOptions& o, at::Generator genera
                             : torch::rand({count}, generator, f32) * (o.largest_vox - o.smallest_vox) + o.smallest_vox;
   t.at_vox = torch::rand({count, o.axes}, generator, f32) + double(o.edge_vox) / 2 - 1;
   t.moved = normal({count, o.axes}), t.grown = normal({count, 1});
-  const auto centre = t.at_vox + t.moved * o.move * t.sigma_vox.unsqueeze(1);
-  const auto sigma = t.sigma_vox.unsqueeze(1) * (1 + o.grow * t.grown);
   const auto axis = torch::arange(o.edge_vox, f32);
-  torch::Tensor scan;  // [B,(Z,)Y,X]: a product of one factor an axis
-  for (int64_t a = o.axes - 1; a >= 0; --a) {
-    auto factor = (-(axis - centre.select(1, a).unsqueeze(1)).square() / (2 * sigma.square())).exp();
-    scan = scan.defined() ? (scan.unsqueeze(2) * factor.unsqueeze(1)).flatten(1) : factor;
-  }
+  const auto tumour = [&](const torch::Tensor& centre, const torch::Tensor& sigma) {
+    torch::Tensor scan;  // [B,(Z,)Y,X]: a product of one factor an axis
+    for (int64_t a = o.axes - 1; a >= 0; --a) {
+      auto factor = (-(axis - centre.select(1, a).unsqueeze(1)).square() / (2 * sigma.square())).exp();
+      scan = scan.defined() ? (scan.unsqueeze(2) * factor.unsqueeze(1)).flatten(1) : factor;
+    }
+    return scan;
+  };
+  const auto sigma = t.sigma_vox.unsqueeze(1);
+  t.earlier = tumour(t.at_vox, sigma);
+  const auto scan = tumour(t.at_vox + t.moved * o.move * sigma, sigma * (1 + o.grow * t.grown));
   t.voxels = o.noise > 0 ? scan + normal(scan.sizes()) * o.noise : scan;
   t.features = t.sigma_vox.unsqueeze(1) / kScaleUnit_vox;
   return t;

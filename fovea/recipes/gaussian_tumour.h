@@ -24,6 +24,7 @@ struct TumourOptions {
 /// has moved and grown a little, and by how much is what a reader shall say from the new scan.
 struct Tumours {
   torch::Tensor voxels;    // [B,S] f32, the square or cube row by row
+  torch::Tensor earlier;   // [B,S]: the earlier scan, without noise
   torch::Tensor at_vox;    // [B,D]: centre at the earlier scan, x first; anywhere within a voxel
   torch::Tensor features;  // [B,1]: sigma at the earlier scan, in units of 8 voxels
   torch::Tensor sigma_vox; // [B] at the earlier scan
