@@ -64,8 +64,8 @@ AskingBlockImpl::AskingBlockImpl(int64_t dim, int64_t other_dim, int64_t heads, 
 }
 
 torch::Tensor AskingBlockImpl::forward(const torch::Tensor& x, const torch::Tensor& other, const torch::Tensor& other_mask,
-                                       const torch::Tensor& values) {
-  const auto y = norm1(x + attn(x, other, other_mask, torch::Tensor(), values));
+                                       const torch::Tensor& values, const torch::Tensor& asking) {
+  const auto y = norm1(x + attn(asking.defined() ? asking : x, other, other_mask, torch::Tensor(), values));
   return traced(this, norm2(y + mlp(y)));
 }
 
@@ -76,11 +76,13 @@ CoAttentionImpl::CoAttentionImpl(const CoAttentionOptions& o) {
 
 std::pair<torch::Tensor, torch::Tensor> CoAttentionImpl::forward(const torch::Tensor& a, const torch::Tensor& b,
                                                                  const torch::Tensor& a_mask, const torch::Tensor& b_mask,
-                                                                 const torch::Tensor& a_position) {
+                                                                 const torch::Tensor& a_position,
+                                                                 const torch::Tensor& b_asking) {
   check_side("first", a, a_mask, first->attn->q_proj->weight.size(1));
   check_side("second", b, b_mask, second->attn->q_proj->weight.size(1));
   const auto placed = a_position.defined() ? a + a_position : a;
-  return {first(placed, b, b_mask), second(b, a, a_mask, placed)};
+  const auto asking = b_asking.defined() ? b_asking.expand_as(b) : b;
+  return {first(placed, b, b_mask), second(b, a, a_mask, placed, asking)};
 }
 
 }  // namespace fovea::nn

@@ -47,8 +47,9 @@ struct CoAttentionOptions {
 };
 
 /// One side of a co-attention layer: its tokens ask those of the other.
-///   y = norm1(x + attn(x, other, values));  out = norm2(y + mlp(y))
-/// values: what is read from the other's tokens where it is not the tokens that keys are made of.
+///   y = norm1(x + attn(asking, other, values));  out = norm2(y + mlp(y))
+/// values: what is read from the other's tokens where it is not the tokens that keys are made of. asking: what queries
+/// are made of where it is not x.
 /// Where no token of the other side takes part, attn is its output bias alone: the missing side says nothing, and
 /// gives no gradient to queries, keys and values.
 /// Names    attn.*, norm1.*, mlp.*, norm2.*
@@ -56,7 +57,7 @@ class AskingBlockImpl : public torch::nn::Module {
  public:
   AskingBlockImpl(int64_t dim, int64_t other_dim, int64_t heads, int64_t hidden, double dropout);
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& other, const torch::Tensor& other_mask = {},
-                        const torch::Tensor& values = {});
+                        const torch::Tensor& values = {}, const torch::Tensor& asking = {});
 
   /// Captures and gives exact rows: attn->set_capture(true), attn->rows(queries).
   MultiHeadAttention attn{nullptr};
@@ -68,8 +69,10 @@ TORCH_MODULE(AskingBlock);
 /// Two cross-attentions that exchange keys and values: both sides ask the other's tokens as they were before.
 /// a_position: added to a everywhere but in the keys that b's tokens are asked with: b finds a's tokens by what they are,
 /// and reads where they are. Absent: nothing; a may then hold positions itself.
-/// Shapes   a [B,N,E], b [B,M,other_dim], a_position [N,E] or [B,N,E], masks bool [B,N], [B,M], true = takes part
-///          -> both changed
+/// b_asking: what b's tokens ask with, absent: themselves. With the names of a table's features (FeatureTokens::names) a
+/// feature looks at the same place whatever its value, which it joins to what it read there.
+/// Shapes   a [B,N,E], b [B,M,other_dim], a_position [N,E] or [B,N,E], b_asking [M,other_dim] or [B,M,other_dim], masks
+///          bool [B,N], [B,M], true = takes part -> both changed
 /// Names    first.*, second.* (AskingBlock)
 /// Source   Lu et al. 2019 (ViLBERT), arXiv:1908.02265, figure 2b; norms after the sums, as there
 class CoAttentionImpl : public torch::nn::Module {
@@ -77,7 +80,8 @@ class CoAttentionImpl : public torch::nn::Module {
   explicit CoAttentionImpl(const CoAttentionOptions& options);
   std::pair<torch::Tensor, torch::Tensor> forward(const torch::Tensor& a, const torch::Tensor& b,
                                                   const torch::Tensor& a_mask = {}, const torch::Tensor& b_mask = {},
-                                                  const torch::Tensor& a_position = {});
+                                                  const torch::Tensor& a_position = {},
+                                                  const torch::Tensor& b_asking = {});
 
   AskingBlock first{nullptr}, second{nullptr};
 };

@@ -96,4 +96,9 @@ torch::Tensor FeatureTokensImpl::forward(const torch::Tensor& numbers, const tor
   return traced(this, torch::cat({first, second}, 1));
 }
 
+torch::Tensor FeatureTokensImpl::names() const {
+  if (!category_bias.defined()) return number_bias;
+  return number_bias.defined() ? torch::cat({number_bias, category_bias}) : category_bias;
+}
+
 }  // namespace fovea::nn

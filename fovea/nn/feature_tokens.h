@@ -28,6 +28,8 @@ class FeatureTokensImpl : public torch::nn::Module {
   explicit FeatureTokensImpl(const FeatureTokensOptions& options);
   torch::Tensor forward(const torch::Tensor& numbers, const torch::Tensor& codes = {});
 
+  /// What each feature is, without its value: the biases, [P+Q,E].
+  torch::Tensor names() const;
   /// P + Q.
   int64_t features() const { return missing.size(0); }
 

@@ -29,7 +29,7 @@ ClaimResult co_attention(const ClaimOptions& options) {
       found.scores[0].accuracy, found.scores[1].accuracy, found.scores[2].accuracy, found.scores[3].accuracy,
       a.on_lesion_side, a.lesion_on_flag);
   r.inputs = "simulated scans and tables, seed " + std::to_string(options.seed);
-  r.with = "nn::CoAttention, nn::FeatureTokens, nn::VolumeTokens";
+  r.with = "nn::CoAttention, nn::FeatureTokens";
   return r;
 }
 

@@ -7,23 +7,24 @@
 
 #include "fovea/nn/co_attention.h"
 #include "fovea/nn/feature_tokens.h"
+#include "fovea/nn/patch_embed.h"
 #include "fovea/nn/volume_tokens.h"
 #include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
 
 namespace {
-constexpr int64_t kZ = 4, kY = 8, kX = 32;
-// Tokens are cells of 2^3 voxels. Two at each end of the x axis are left out: they know from the convolutions' zero padding
-// which end they are at, and a token that is looked for by what it is must not be found by where it is.
-constexpr int64_t kCell = 2, kEnd = 2;
-constexpr nn::Triple kGrid{kZ / kCell, kY / kCell, kX / kCell - 2 * kEnd};
+constexpr int64_t kZ = 4, kY = 8, kX = 48, kLeastCovered = 16;
+// Tokens are cells that know of nothing around them: one that saw a lesion nearby would tell the side without being on
+// the lesion, and one that saw a border would be found by where it is.
+constexpr nn::Triple kCell{4, 2, 2};
+constexpr nn::Triple kGrid{kZ / kCell[0], kY / kCell[1], kX / kCell[2]};
 constexpr int64_t kTokens = kGrid[0] * kGrid[1] * kGrid[2];
-constexpr int64_t kWidth = 16, kHeads = 1, kHidden = 32, kBatch = 32;
+constexpr int64_t kWidth = 16, kHeads = 1, kHidden = 32, kBatch = 64;
 // As many parameters as the attention block: 4 (E^2 + E) + 2 E kHidden + kHidden + E + 4 E = 2 E h + h + E + 2 E.
 constexpr int64_t kWiderHidden = 66;
-constexpr double kNoise = 0.25, kContrast = 2.5, kRadius = 2, kMissing = 0.1;
-constexpr double kFirstX = 10.5, kLastX = 12.5, kBetweenSides = 8;  // of the lesion's centre
+constexpr double kNoise = 0.25, kContrast = 2.5, kRadius = 2.5, kMissing = 0.25;
+constexpr double kNearest = 7, kFarthest = 12;  // voxels from the middle to the lesion's centre
 
 torch::Tensor coins(at::IntArrayRef shape, double chance, at::Generator generator) {
   return torch::rand(shape, generator, torch::TensorOptions(torch::kFloat32)) < chance;
@@ -40,14 +41,20 @@ struct OwnBlock : torch::nn::Module {
   nn::Mlp mlp{nullptr};
 };
 
-// Mean of the tokens [B,N,E] of the samples that have them (present [B]), else 0.
+// Mean of the tokens [B,N,E] that are there (present [B,N]), 0 of none.
 torch::Tensor mean_of(const torch::Tensor& tokens, const torch::Tensor& present) {
-  return tokens.mean(1).masked_fill(~present.unsqueeze(1), 0);
+  return tokens.masked_fill(~present.unsqueeze(2), 0).sum(1) / present.sum(1, /*keepdim=*/true).clamp_min(1);
+}
+
+// [B,N]: cells that the scan covers.
+torch::Tensor covered_tokens(const SidedLesions& patients) {
+  const auto along_x = patients.covered.slice(1, 0, kX, kCell[2]);  // counts from the middle are even
+  return along_x.unsqueeze(1).expand({along_x.size(0), kGrid[0] * kGrid[1], kGrid[2]}).flatten(1);
 }
 
 struct Judge : torch::nn::Module {
   explicit Judge(SideFlagNetwork kind) : kind(kind) {
-    image = register_module("image", nn::VolumeTokens(nn::VolumeTokensOptions(1, 4, 1, kWidth)));
+    image = register_module("image", nn::PatchEmbed(nn::PatchEmbedOptions(1, kWidth).patch(kCell)));
     table = register_module("table", nn::FeatureTokens(nn::FeatureTokensOptions(2, {2, 3}, kWidth)));
     position = register_module("position", torch::nn::Linear(torch::nn::LinearOptions(3, kWidth).bias(false)));
     place = nn::cell_centres(kGrid, {1, 1, 1}).to(torch::kFloat32);  // from -1 to 1 along each axis
@@ -74,11 +81,10 @@ struct Judge : torch::nn::Module {
     auto codes = patients.codes;
     if (kind == SideFlagNetwork::kTableAlone) has_image = torch::zeros_like(has_image);
     if (kind == SideFlagNetwork::kImageAlone) codes = torch::cat({torch::full_like(codes.slice(1, 0, 1), -1), codes.slice(1, 1)}, 1);
-    const auto seen = image(patients.voxels);
-    auto a = seen.tokens.unflatten(1, seen.grid).slice(3, kEnd, seen.grid[2] - kEnd).flatten(1, 3);  // B (Z Y X) E
+    auto a = image(patients.voxels).flatten(2).transpose(1, 2);  // B (Z Y X) E
     auto b = table(patients.numbers, codes);
     const auto where = position(place);  // [N,E]
-    const auto mask = has_image.unsqueeze(1).expand({a.size(0), kTokens}).contiguous();
+    const auto mask = (has_image.unsqueeze(1) & covered_tokens(patients)).contiguous();
     torch::Tensor joined;
     if (kind == SideFlagNetwork::kParallel) {
       const auto found = parallel(a + where, b, mask);
@@ -86,11 +92,11 @@ struct Judge : torch::nn::Module {
     } else if (two_way) {
       // The table finds tokens by what they are and reads where they are. Each side answers for itself, so that each
       // has to ask the other.
-      std::tie(a, b) = two_way(a, b, mask, torch::Tensor(), where);
-      return {read_image(mean_of(a, has_image)).squeeze(1), read_table(b.mean(1)).squeeze(1)};
+      std::tie(a, b) = two_way(a, b, mask, torch::Tensor(), where, table->names());
+      return {read_image(mean_of(a, mask)).squeeze(1), read_table(b.mean(1)).squeeze(1)};
     } else {
       a = own_image->forward(a + where), b = own_table->forward(b);
-      joined = torch::cat({mean_of(a, has_image), b.mean(1)}, 1);
+      joined = torch::cat({mean_of(a, mask), b.mean(1)}, 1);
     }
     if (hidden) joined = torch::gelu(hidden(joined));
     return {read(joined).squeeze(1)};
@@ -100,7 +106,7 @@ struct Judge : torch::nn::Module {
   }
 
   SideFlagNetwork kind;
-  nn::VolumeTokens image{nullptr};
+  nn::PatchEmbed image{nullptr};
   nn::FeatureTokens table{nullptr};
   torch::nn::Linear position{nullptr};  // what a place in the scan is
   torch::Tensor place;                  // [N,3]
@@ -125,6 +131,18 @@ void initialise(Judge& judge, at::Generator generator) {
       if (name.starts_with("position")) p.mul_(2);
     }
   }
+}
+
+// Every feature begins with queries that lean to what is bright. While all cells weigh the same, shunning the lesion and
+// seeking it are equally good first steps, and a training that begins to shun it goes on to read the side, badly, off the
+// mean of the other cells.
+void lean_to_bright(nn::MultiHeadAttention& asks, nn::PatchEmbed& image) {
+  constexpr double kLean = 0.7, kOfNames = 0.2;
+  torch::NoGradGuard no_grad;
+  const auto patch = torch::ones({1, 1, kCell[0], kCell[1], kCell[2]});
+  const auto brighter = asks->k_proj(image(patch).flatten()) - asks->k_proj(image(0 * patch).flatten());
+  asks->q_proj->weight.mul_(kOfNames);
+  asks->q_proj->bias.copy_(brighter / brighter.square().sum() * (kLean * std::sqrt(double(kWidth) / kHeads)));
 }
 
 torch::Tensor entropy(const torch::Tensor& logits, const torch::Tensor& answer) {
@@ -176,11 +194,16 @@ SidedLesions draw_sided_lesions(int64_t count, double missing, at::Generator gen
   patients.answer = (patients.side != flag).to(torch::kFloat32);
   const auto axis = [](int64_t length, at::IntArrayRef shape) { return torch::arange(length, torch::kFloat32).view(shape); };
   const auto between = [&](double low, double high) { return low + (high - low) * torch::rand({count, 1, 1, 1}, generator, f32); };
-  const auto y = between(kRadius, kY - kRadius), x = between(kFirstX, kLastX) + patients.side.view({count, 1, 1, 1}) * kBetweenSides;
+  const auto to_side = patients.side.view({count, 1, 1, 1}) * 2 - 1;
+  const auto y = between(kRadius, kY - kRadius), x = 0.5 * (kX - 1) + to_side * between(kNearest, kFarthest);
+  const auto reach = kLeastCovered + kCell[2] * whole((kX / 2 - kLeastCovered) / kCell[2] + 1, {count, 2});  // left and right of the middle
+  const auto column = torch::arange(kX);
+  patients.covered = (column >= kX / 2 - reach.slice(1, 0, 1)) & (column < kX / 2 + reach.slice(1, 1));
   const auto squared = (axis(kZ, {1, kZ, 1, 1}) - 0.5 * (kZ - 1)).square() + (axis(kY, {1, 1, kY, 1}) - y).square() +
                        (axis(kX, {1, 1, 1, kX}) - x).square();
   patients.voxels = (kNoise * torch::randn({count, kZ, kY, kX}, generator, f32) +
                      kContrast * (squared < kRadius * kRadius).to(torch::kFloat32))
+                        .masked_fill(~patients.covered.view({count, 1, 1, kX}), 0)
                         .unsqueeze(1);
   patients.numbers = torch::randn({count, 2}, generator, f32)
                          .masked_fill(coins({count, 2}, 0.2, generator), std::numeric_limits<double>::quiet_NaN());
@@ -205,6 +228,7 @@ bool joins_both(SideFlagNetwork network) {
 
 SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks, uint64_t seed, int64_t steps) {
   constexpr double kRate = 6e-3;
+  constexpr double kChooses = 0.3;
   constexpr int64_t kWarmUp = 30, kFresh = 1024;
   const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
@@ -213,8 +237,15 @@ SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks,
   for (const SideFlagNetwork kind : networks) {
     judges.push_back(std::make_shared<Judge>(kind));
     initialise(*judges.back(), generator);
+    if (judges.back()->two_way) lean_to_bright(judges.back()->two_way->second->attn, judges.back()->image);
     optimizers.push_back(std::make_unique<torch::optim::AdamW>(judges.back()->parameters(), torch::optim::AdamWOptions(kRate).weight_decay(0)));
   }
+  double before_training = 0;
+  for (size_t i = 0; i < judges.size(); ++i)
+    if (networks[i] == SideFlagNetwork::kTwoWay) {
+      torch::NoGradGuard no_grad;
+      before_training = look(*judges[i], draw_sided_lesions(kFresh, /*missing=*/0, at::detail::createCPUGenerator(seed))).on_lesion_side;
+    }
   for (int64_t step = 0; step < steps; ++step) {
     const SidedLesions patients = draw_sided_lesions(kBatch, kMissing, generator);
     const auto has_image = ~coins({kBatch}, kMissing, generator);
@@ -226,6 +257,10 @@ SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks,
       for (const auto& logits : judges[i]->answers(patients, has_image)) loss = loss + entropy(logits, patients.answer);
       loss.backward();
       torch::nn::utils::clip_grad_norm_(judges[i]->parameters(), 1.0);
+      // What a table reads is understood before it chooses where to read.
+      if (step < kChooses * double(steps) && judges[i]->two_way)
+        for (const auto& map : {judges[i]->two_way->second->attn->q_proj, judges[i]->two_way->second->attn->k_proj})
+          for (auto& p : map->parameters()) p.mutable_grad().zero_();
       optimizers[i]->step();
     }
   }
@@ -236,10 +271,15 @@ SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks,
   SideFlagResult result;
   for (size_t i = 0; i < judges.size(); ++i) {
     const auto logits = judges[i]->judge(fresh, all);
-    SideFlagScore score{((logits > 0) == (fresh.answer > 0.5)).to(torch::kFloat64).mean().item<double>(), entropy(logits, fresh.answer).item<double>()};
+    const auto right = ((logits > 0) == (fresh.answer > 0.5)).to(torch::kFloat64);
+    SideFlagScore score{right.mean().item<double>(), entropy(logits, fresh.answer).item<double>(), 0,
+                        std::vector<double>(right.data_ptr<double>(), right.data_ptr<double>() + kFresh)};
     for (const auto& p : judges[i]->parameters()) score.parameters += p.numel();
     result.scores.push_back(score);
-    if (networks[i] == SideFlagNetwork::kTwoWay) result.attention = look(*judges[i], fresh);
+    if (networks[i] == SideFlagNetwork::kTwoWay) {
+      result.attention = look(*judges[i], fresh);
+      result.attention->before_training = before_training;
+    }
   }
   return result;
 }

@@ -74,6 +74,20 @@ TEST(CoAttention, BothSidesAskTheOthersTokensAsTheyWereBefore) {
   EXPECT_TRUE(second.equal(layer->second(b, a)));
 }
 
+TEST(CoAttention, RowsOfTheSecondSideFollowWhatItAsksWithAndNotItsTokens) {
+  auto layer = two_way();
+  layer->second->attn->set_capture(true);
+  const auto a = tokens(2, 5, 8, 3), asking = tokens(1, 3, 6, 6)[0];
+  const auto rows_of = [&](const torch::Tensor& b, const torch::Tensor& with) {
+    layer(a, b, torch::Tensor(), torch::Tensor(), torch::Tensor(), with);
+    return layer->second->attn->rows(torch::tensor({0, 1, 2})).clone();
+  };
+  const auto rows = rows_of(tokens(2, 3, 6, 4), asking);
+  EXPECT_TRUE(rows.equal(rows_of(tokens(2, 3, 6, 5), asking)));
+  EXPECT_TRUE(rows.equal(rows_of(asking.expand({2, 3, 6}), torch::Tensor())));
+  EXPECT_FALSE(rows.equal(rows_of(tokens(2, 3, 6, 4), torch::Tensor())));
+}
+
 TEST(CoAttention, MissingSideChangesNothingWhateverItsTokensHold) {
   auto layer = two_way();
   const auto a = tokens(2, 5, 8, 3);

@@ -32,6 +32,17 @@ TEST(FeatureTokens, NumberIsBiasPlusValueTimesWeightAndCategoryIsBiasPlusItsRow)
   EXPECT_TRUE(torch::allclose(out[0][4], layer->category_bias[1] + layer->category_weight[2 + 3], 0, 1e-15));
 }
 
+TEST(FeatureTokens, NamesAreTheTokensOfZerosLessTheCategoriesRows) {
+  auto layer = three_numbers_two_categories();
+  const auto out = layer(torch::zeros({1, 3}, torch::kFloat64), torch::zeros({1, 2}, torch::kInt64))[0];
+  const auto names = layer->names();
+  ASSERT_EQ(names.sizes(), (std::vector<int64_t>{5, 8}));
+  EXPECT_TRUE(names.slice(0, 0, 3).equal(out.slice(0, 0, 3)));
+  EXPECT_TRUE(torch::allclose(names[4], out[4] - layer->category_weight[2], 0, 1e-15));
+  EXPECT_EQ(FeatureTokens(FeatureTokensOptions(2, {}, 4))->names().sizes(), (std::vector<int64_t>{2, 4}));
+  EXPECT_EQ(FeatureTokens(FeatureTokensOptions(0, {3}, 4))->names().sizes(), (std::vector<int64_t>{1, 4}));
+}
+
 TEST(FeatureTokens, MissingValueIsTheLearnedTokenOfItsFeatureAndOnlyThatOneLearns) {
   auto layer = three_numbers_two_categories();
   const auto numbers = torch::tensor({{kNaN, 1.0, 2.0}, {3.0, 4.0, kNaN}}, torch::kFloat64).requires_grad_();

@@ -17,12 +17,22 @@ TEST(SideAndFlag, NeitherSideNorFlagSaysAnythingAloneAndTogetherTheyAreTheAnswer
 
 TEST(SideAndFlag, LesionIsBrighterInItsHalfAndTheSameSeedDrawsTheSamePatients) {
   const auto patients = draw_sided_lesions(512, 0.1, at::detail::createCPUGenerator(2));
-  const auto halves = patients.voxels.view({512, 4, 8, 2, 16}).mean({1, 2, 4});
+  const auto halves = patients.voxels.view({512, 4, 8, 2, 24}).mean({1, 2, 4});
   EXPECT_GT(average(halves.argmax(1) == patients.side), 0.9);
   EXPECT_NEAR(average(patients.codes < 0), 0.1, 0.03);
   EXPECT_NEAR(average(patients.numbers.isnan()), 0.2, 0.04);
   const auto again = draw_sided_lesions(512, 0.1, at::detail::createCPUGenerator(2));
   EXPECT_TRUE(again.voxels.equal(patients.voxels) && again.codes.equal(patients.codes));
+}
+
+TEST(SideAndFlag, ScanIsZeroWhereNotCoveredAndCoversTheMiddleAndTheWholeLesion) {
+  const auto patients = draw_sided_lesions(256, 0, at::detail::createCPUGenerator(4));
+  EXPECT_EQ(average(patients.voxels.masked_select(~patients.covered.view({256, 1, 1, 1, 48})).abs()), 0);
+  EXPECT_TRUE(patients.covered.slice(1, 8, 40).all().item<bool>());  // no lesion reaches further than 15 voxels
+  const auto reach = patients.covered.view({256, 2, 24}).sum(2);
+  EXPECT_EQ(reach.remainder(2).sum().item<int64_t>(), 0);
+  EXPECT_EQ(reach.min().item<int64_t>(), 16);
+  EXPECT_EQ(reach.max().item<int64_t>(), 24);
 }
 
 TEST(SideAndFlag, NetworksHaveNoMoreParametersThanCoAttentionAndOneSeedGivesOneResult) {
