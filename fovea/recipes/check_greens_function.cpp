@@ -28,8 +28,10 @@ double rotary_drift(nn::RotaryPairing pairing, int64_t axes, uint64_t seed) {
 }
 
 std::string told(const OperatorScore& s) {
-  return printed("relative L2 %.3f (on 2 and 4 times the points %.3f, %.3f); correlation with Green's function: effective kernel %.4f, filtered by the forcing %.4f, best raw map of a head %.2f; %lld parameters",
-                 s.relative_l2, s.at_points[0], s.at_points[1], s.effective, s.filtered, s.raw, static_cast<long long>(s.parameters));
+  const std::string finer = s.at_points.empty() ? "" : printed(" (on 2 and 4 times the points %.3f, %.3f)", s.at_points[0], s.at_points[1]);
+  return printed("relative L2 %.3f", s.relative_l2) + finer +
+         printed("; correlation with Green's function: effective kernel %.4f, filtered by the forcing %.4f, best raw map of a head %.2f; %lld parameters", s.effective, s.filtered, s.raw,
+                 static_cast<long long>(s.parameters));
 }
 
 void check_poisson(CheckResult& result, const CheckOptions& options) {

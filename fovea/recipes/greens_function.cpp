@@ -132,7 +132,8 @@ OperatorScore learn_green(OperatorNetwork network, const OperatorOptions& option
     return relative_l2(scale * solver.solve(f, p.coordinates), u).item<double>();
   };
   score.relative_l2 = error_on(problem);
-  for (const int64_t times : {2, 4}) score.at_points.push_back(options.pde.axes == 1 ? error_on(make_problem(options, times * options.pde.points)) : 0);
+  if (options.pde.axes == 1)
+    for (const int64_t times : {2, 4}) score.at_points.push_back(error_on(make_problem(options, times * options.pde.points)));
   const auto fresh = draw(problem, options.pde, 32, generator).first;
   score.kernel = effective_kernel(solver, problem, fresh, scale), score.green = problem.green;
   if (options.pde.boundary == data::Boundary::kNeumann || options.pde.boundary == data::Boundary::kPeriodic) {

@@ -30,7 +30,7 @@ struct OperatorOptions {
 /// On 256 fresh forcings.
 struct OperatorScore {
   double relative_l2 = 0;         // mean of |u - exact| / |exact|
-  std::vector<double> at_points;  // the same on grids of 2 and 4 times the points, without training
+  std::vector<double> at_points;  // the same on grids of 2 and 4 times the points, without training; in 1-D only
   double raw = 0;                 // correlation with Green's function: best single head's mean map, sign left free
   double effective = 0;           // of the effective kernel, the mean of du_i / df_j by the cell
   double filtered = 0;            // of both after the forcing's covariance: the part that the data show

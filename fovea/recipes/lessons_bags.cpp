@@ -78,8 +78,8 @@ LessonResult bag_of_digits(const LessonArguments& a) {
               printed("%lld 个包训练，500 个新包测试：AUC %.3f；阳性包内注意力对该数字的 AUC %.3f；权重最大的数字正是它的比例 %.0f %%",
                       static_cast<long long>(run.bags.bags), run.auc, run.instance_auc, 100 * run.found)}};
   r.reason = {"Only bags had labels. The one thing that all positive bags share and all negative ones lack is this digit, so the sum Σ a_n h_n answers best when "
-              "a_n is large there. With 50 bags there is not enough of it to learn from, and the frames are all alike.",
-              "只有包有标签。所有阳性包都有、所有阴性包都没有的，只有这个数字，所以当 a_n 在它那里最大时，Σ a_n h_n 才答得最好。只有 50 个包时信息不够，边框就都差不多。"};
+              "a_n is large there. Fewer bags hold less to learn it from: try --bags 50.",
+              "只有包有标签。所有阳性包都有、所有阴性包都没有的，只有这个数字，所以当 a_n 在它那里最大时，Σ a_n h_n 才答得最好。包越少，可学的就越少：试试 --bags 50。"};
   report::BarPlot bars{"mean weight of a digit in positive bags", "", {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, {{"", {read.begin(), read.end()}}}};
   bars.width = 640, bars.height = 220;
   r.picture.push_back(bars);

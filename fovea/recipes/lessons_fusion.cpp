@@ -57,9 +57,9 @@ LessonResult side_xor_flag(const LessonArguments& a) {
               "and speak after, so that what is averaged already holds both.",
               "答案是病灶侧别与标志的异或：无论哪一侧，两种标志同样可能，所以单看一个只能猜。图像的一个词加表格的一个词也得不到异或。协同注意力让标志先看图像再"
               "发言，被平均的内容里已经有了两者。"};
-  report::HeatMap rows{"attention of the flag on the scan's tokens"};
+  report::HeatMap rows{"the flag's attention on the scan"};
   rows.rows = static_cast<int>(looked.example_rows.size(0)), rows.columns = static_cast<int>(looked.example_rows.size(1));
-  rows.range = {0, 1}, rows.decimals = 2, rows.width = 320, rows.height = 200, rows.x_label = "x", rows.y_label = "y";
+  rows.width = 320, rows.height = 200, rows.x_label = "x", rows.y_label = "y";
   const auto weights = looked.example_rows.to(torch::kFloat64).contiguous();
   rows.values.assign(weights.data_ptr<double>(), weights.data_ptr<double>() + weights.numel());
   auto scan = slice_of("a simulated scan, mean along z", looked.example_voxels.mean(0), 16);
@@ -84,20 +84,20 @@ LessonResult shifted_pet(const LessonArguments& a) {
               "attention goes where the PET shows it, and so it moves with the PET; the boundary still comes from the sharp CT.",
               "CT 中的肿瘤体素问的不是“PET 在我这个位置是什么”，而是“我附近哪里有肿瘤那样的摄取”。注意力落在 PET 显示它的地方，所以随 PET 移动；边界仍来自清晰的 CT。"};
   constexpr int64_t kZoom = 8;
-  auto ct = slice_of("simulated CT, the asking voxel framed", looked.ct, kZoom);
+  auto ct = slice_of("simulated CT, asking voxel framed", looked.ct, kZoom);
   for (int64_t y = 0; y < kZoom; ++y)
     for (int64_t x = 0; x < kZoom; ++x) {
       const bool border = y == 0 || x == 0 || y == kZoom - 1 || x == kZoom - 1;
       uint8_t* pixel = ct.image.at(looked.voxel[0] * kZoom + y, looked.voxel[1] * kZoom + x);
       if (border) pixel[0] = 230, pixel[1] = 60, pixel[2] = 40;
     }
-  auto pet = slice_of("simulated PET, moved by " + std::to_string(shift) + " of its voxels", looked.pet, 16);
-  report::HeatMap attention{"attention of that voxel on the PET"};
+  auto pet = slice_of("simulated PET, moved by " + std::to_string(shift), looked.pet, 16);
+  report::HeatMap attention{"the voxel's attention on the PET"};
   attention.rows = static_cast<int>(looked.attention.size(0)), attention.columns = static_cast<int>(looked.attention.size(1));
   attention.width = 360, attention.height = 180, attention.x_label = "x", attention.y_label = "y";
   const auto weights = looked.attention.to(torch::kFloat64).contiguous();
   attention.values.assign(weights.data_ptr<double>(), weights.data_ptr<double>() + weights.numel());
-  report::LinePlot follows{"centre of the attention against the PET's shift", "PET voxels of shift", "PET voxels"};
+  report::LinePlot follows{"centre of the attention", "PET voxels of shift", "PET voxels"};
   report::Series measured{"attention", {}, {}}, exact{"slope 1", {}, {}};
   for (int64_t s = -kLargestPetShift; s <= kLargestPetShift; ++s) {
     measured.x.push_back(double(s)), measured.y.push_back(at(s) - at(0));
