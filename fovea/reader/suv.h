@@ -2,6 +2,7 @@
 #include <string>
 
 class DcmItem;
+class DcmTagKey;
 
 namespace fovea::reader {
 
@@ -13,6 +14,9 @@ namespace fovea::reader {
 /// problem       why there is no factor, when 0 is returned
 /// Source   Quantitative Imaging Biomarkers Alliance, FDG-PET/CT profile, SUV from DICOM attributes; DICOM PS3.3 C.8.9.
 double suv_body_weight(DcmItem& dataset, double first_second, std::string& problem);
+
+/// A text attribute's first value; empty when it is not there.
+std::string text_of(DcmItem& item, const DcmTagKey& tag);
 
 /// A DICOM TM value (hhmmss.frac) as seconds after midnight; negative when it is none.
 double seconds_of(const std::string& time);
