@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
@@ -10,6 +11,7 @@
 #include "fovea/io/atomic_file.h"
 #include "fovea/io/csv.h"
 #include "fovea/io/image.h"
+#include "fovea/io/slide.h"
 #include "fovea/io/safetensors.h"
 #include "fovea/io/config.h"
 #include "fovea/models/registry.h"
@@ -33,6 +35,16 @@ Json of_image(const fs::path& path) {
           {"big_endian", info.big_endian}, {"compressed", info.compressed}, {"bytes", info.file_bytes},
           {"labels", labels}, {"extensions", extensions}, {"modality", info.modality}, {"units", info.units},
           {"suv_per_unit", info.suv_per_unit ? Json(*info.suv_per_unit) : Json()}, {"notes", info.notes}};
+}
+
+Json of_slide(const fs::path& path, std::optional<double> um_per_pixel) {
+  const io::Slide slide(path, um_per_pixel);
+  const auto& info = slide.info();
+  const auto or_null = [](const std::optional<double>& value) { return value ? Json(*value) : Json(); };
+  Json levels = Json::array();
+  for (const auto& level : info.levels) levels.push_back({{"shape_yx", {level.height, level.width}}, {"downsample", level.downsample}});
+  return {{"file", path.string()}, {"format", "slide"}, {"vendor", info.vendor}, {"levels", levels}, {"um_per_pixel", or_null(info.um_per_pixel)},
+          {"objective_power", or_null(info.objective_power)}, {"bytes", info.file_bytes}, {"notes", info.notes}};
 }
 
 Json of_model(const fs::path& path) {
@@ -97,14 +109,14 @@ void write_table(const fs::path& path, const Json& all, const fs::path& mask) {
   file.commit();
 }
 
-void run(const CommonOptions& common, const std::vector<fs::path>& paths, const Masked& masked) {
+void run(const CommonOptions& common, const std::vector<fs::path>& paths, const Masked& masked, std::optional<double> um_per_pixel) {
   if (!masked.table.empty() && masked.mask.empty())
     throw ArgumentError("info: -o writes the features under a mask, give --mask FILE as well");
   if (!masked.table.empty()) require_folder_of(masked.table);
   Json all = Json::array();
   for (const fs::path& path : paths) {
     if (!fs::exists(path)) throw IoError(path, "no such file or folder");
-    all.push_back(fs::is_directory(path) && !io::is_dicom(path) ? of_model(path) : path.extension() == ".safetensors" ? of_tensors(path) : of_image(path));
+    all.push_back(fs::is_directory(path) && !io::is_dicom(path) ? of_model(path) : path.extension() == ".safetensors" ? of_tensors(path) : io::is_slide_name(path) ? of_slide(path, um_per_pixel) : of_image(path));
     if (masked.mask.empty()) continue;
     if (!all.back().contains("shape_zyx")) throw IoError(path, "expected a scan beside --mask");
     all.back()["radiomics"] = of_masked(path, masked);
@@ -131,15 +143,17 @@ void run(const CommonOptions& common, const std::vector<fs::path>& paths, const 
 void add_info(CLI::App& program) {
   auto common = std::make_shared<CommonOptions>();
   auto paths = std::make_shared<std::vector<fs::path>>();
-  CLI::App* command = program.add_subcommand("info", "Example: fovea info scan.nii.gz --mask tumour.nii.gz -o features.csv\n\nWhat a scan (DICOM folders included), a model folder or a .safetensors file is: grid, type, orientation, classes; with a mask its 107 radiomic features.");
+  CLI::App* command = program.add_subcommand("info", "Example: fovea info scan.nii.gz --mask tumour.nii.gz -o features.csv\n\nWhat a scan (DICOM folders included), a whole slide, a model folder or a .safetensors file is: grid, levels, type, orientation, classes; with a mask its 107 radiomic features.");
   auto masked = std::make_shared<Masked>();
-  command->add_option("path", *paths, "scans, model folders, .safetensors files")->required();
+  command->add_option("path", *paths, "scans, slides, model folders, .safetensors files")->required();
   command->add_option("-m,--mask", masked->mask, "features of the scan's voxels under this mask, under pyradiomics' names");
   command->add_option("--label", masked->options.label, "the mask's value")->capture_default_str();
   command->add_option("--bin-width", masked->options.bin_width, "grey levels are multiples of it")->capture_default_str();
   command->add_option("-o,--output", masked->table, "also write the features as CSV, one row a scan");
+  auto um_per_pixel = std::make_shared<std::optional<double>>();
+  command->add_option("--um-per-pixel", *um_per_pixel, "of a slide that does not say it");
   common->add_to(*command);
-  command->callback([common, paths, masked] { run(*common, *paths, *masked); });
+  command->callback([common, paths, masked, um_per_pixel] { run(*common, *paths, *masked, *um_per_pixel); });
 }
 
 }  // namespace fovea::cli

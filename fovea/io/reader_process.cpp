@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,13 +36,16 @@ size_t read_some_of(int descriptor, std::byte* to, size_t bytes) {
 }
 }  // namespace
 
-ReaderProcess::ReaderProcess(const fs::path& path, const std::vector<std::string>& arguments) : path_(path) {
+ReaderProcess::ReaderProcess(const fs::path& path, const std::vector<std::string>& arguments, ReaderTalk talk) : path_(path) {
   const fs::path program = reader_program();
   if (::access(program.c_str(), X_OK) != 0)
     throw ResourceError(program.string() + ": the program that decodes foreign formats is not there; install it beside fovea, or name it in FOVEA_READER");
-  std::array<int, 2> output{}, errors{};
-  if (::pipe2(output.data(), O_CLOEXEC) != 0 || ::pipe2(errors.data(), O_CLOEXEC) != 0) throw ResourceError(path.string() + ": no pipe to its reader: " + std::strerror(errno));
-  output_ = output[0], errors_ = errors[0];
+  // A socket for requests: writing to a pipe whose reader has died would end this process.
+  std::array<int, 2> input{-1, -1}, output{}, errors{};
+  const bool asks = talk == ReaderTalk::kRequests;
+  if (::pipe2(output.data(), O_CLOEXEC) != 0 || ::pipe2(errors.data(), O_CLOEXEC) != 0 || (asks && ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, input.data()) != 0))
+    throw ResourceError(path.string() + ": no pipe to its reader: " + std::strerror(errno));
+  input_ = input[0], output_ = output[0], errors_ = errors[0];
   std::vector<std::string> words{program.string()};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
@@ -49,12 +53,16 @@ ReaderProcess::ReaderProcess(const fs::path& path, const std::vector<std::string
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  if (asks)
+    posix_spawn_file_actions_adddup2(&actions, input[1], 0);
+  else
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, output[1], 1);
   posix_spawn_file_actions_adddup2(&actions, errors[1], 2);
   const int failed = ::posix_spawn(&process_, program.c_str(), &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   ::close(output[1]), ::close(errors[1]);
+  if (asks) ::close(input[1]);
   if (failed) {
     process_ = -1;
     throw ResourceError(program.string() + ": cannot be started: " + std::strerror(failed));
@@ -66,7 +74,18 @@ ReaderProcess::~ReaderProcess() {
     ::kill(process_, SIGKILL);
     ::waitpid(process_, nullptr, 0);
   }
+  if (input_ >= 0) ::close(input_);
   ::close(output_), ::close(errors_);
+}
+
+void ReaderProcess::request(const std::string& text) {
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t n = ::send(input_, text.data() + done, text.size() - done, MSG_NOSIGNAL);
+    if (n > 0) done += size_t(n);
+    if (n > 0 || errno == EINTR) continue;
+    finish();
+    throw IoError(path_, "its reader has ended");
+  }
 }
 
 std::string ReaderProcess::read_line(size_t max_bytes) {

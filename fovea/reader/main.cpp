@@ -2,17 +2,24 @@
 // down, or makes it ask for everything, this process ends and the caller says so in one line (fovea/io/reader_process.h).
 //
 //     fovea_reader dicom PATH MAX_BYTES SERIES|-1 rescaled|suv header|voxels
+//     fovea_reader slide PATH
 //
-// stdout: one line of JSON (ImageInfo), then the voxels in C order. stderr: one line that says what is wrong.
+// stdout: one line of JSON (ImageInfo, SlideInfo), then the voxels in C order, or the regions of a slide that are asked
+// for on stdin. stderr: one line that says what is wrong.
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <iostream>
 #include <string>
 
 #include "fovea/core/error.h"
 #include "fovea/io/json_file.h"
 #include "fovea/reader/dicom_series.h"
+#include "fovea/reader/whole_slide.h"
 
 namespace {
 void limit(int resource, rlim_t to) {
@@ -41,14 +48,60 @@ int read_dicom(char** arguments) {
   }
   return std::fflush(stdout) == 0 ? 0 : 3;
 }
+
+// What foreign libraries say on stderr would hide the one line that the caller reads there.
+class QuietLibraries {
+ public:
+  QuietLibraries() : stderr_(dup(2)) {
+    const int nowhere = open("/dev/null", O_WRONLY);
+    dup2(nowhere, 2), close(nowhere);
+  }
+  ~QuietLibraries() { dup2(stderr_, 2), close(stderr_); }
+  QuietLibraries(const QuietLibraries&) = delete;
+  QuietLibraries& operator=(const QuietLibraries&) = delete;
+
+ private:
+  int stderr_;
+};
+
+// A slide is open for as long as somebody looks at it: it is each region that may take a minute.
+void limit_cpu_from_now(rlim_t seconds) {
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  const rlimit soft{rlim_t(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + seconds, RLIM_INFINITY};
+  setrlimit(RLIMIT_CPU, &soft);
+}
+
+int read_slide(char** arguments) {
+  limit(RLIMIT_AS, rlim_t{4} << 30);
+  const QuietLibraries quiet;
+  fovea::reader::WholeSlide slide(arguments[0]);
+  fovea::io::Json head = {{"vendor", slide.vendor()}, {"levels", fovea::io::Json::array()}, {"notes", slide.notes()}};
+  for (const auto& level : slide.levels()) head["levels"].push_back({level.height, level.width, level.downsample});
+  if (slide.um_per_pixel()) head["um_per_pixel"] = *slide.um_per_pixel();
+  if (slide.objective_power()) head["objective_power"] = *slide.objective_power();
+  head["file_bytes"] = std::filesystem::file_size(arguments[0]);
+  const std::string line = head.dump(-1, ' ', /*ensure_ascii=*/true, fovea::io::Json::error_handler_t::replace) + "\n";
+  write_all(line.data(), line.size());
+  std::fflush(stdout);
+  int32_t level = 0;
+  for (int64_t y = 0, x = 0, height = 0, width = 0; std::cin >> level >> y >> x >> height >> width;) {
+    limit_cpu_from_now(60);
+    const auto rgb = slide.read(level, y, x, height, width);
+    write_all(rgb.data(), rgb.size());
+    std::fflush(stdout);
+  }
+  return 0;
+}
 }  // namespace
 
 int main(int argc, char** argv) {
   limit(RLIMIT_CORE, 0);
-  limit(RLIMIT_CPU, 600);
+  limit_cpu_from_now(600);
   try {
     if (argc == 7 && std::string(argv[1]) == "dicom") return read_dicom(argv + 2);
-    std::fprintf(stderr, "fovea_reader: is started by Fovea; fovea_reader dicom PATH MAX_BYTES SERIES rescaled|suv header|voxels\n");
+    if (argc == 3 && std::string(argv[1]) == "slide") return read_slide(argv + 2);
+    std::fprintf(stderr, "fovea_reader: is started by Fovea; fovea_reader dicom PATH MAX_BYTES SERIES rescaled|suv header|voxels, or slide PATH\n");
     return 2;
   } catch (const fovea::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
