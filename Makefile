@@ -1,7 +1,7 @@
 # The commands of CONTRIBUTING.md. Everything is idempotent; `make demo` and `make test` work on a fresh Debian 12.
 BUILD ?= build/release
 
-.PHONY: all setup build test test-aarch64 demo bench results format asan kernels check-layers clean
+.PHONY: all setup build test test-aarch64 demo bench results format asan kernels fuzz trust check-layers clean
 all: build
 
 setup:
@@ -16,7 +16,13 @@ kernels: setup
 
 test: build
 	@scripts/check_layers
+	@scripts/check_fuzz_targets
+	@scripts/test_sanitized $(BUILD)
 	@scripts/test $(BUILD)
+
+# A minute a target; `scripts/fuzz --runs 10000000` for the count of a release.
+fuzz: setup
+	@cmake --preset fuzz >/dev/null && cmake --build --preset fuzz && scripts/fuzz --seconds 60
 
 test-aarch64:
 	@scripts/test_aarch64

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 namespace {
 constexpr int64_t kMaxRows = 1'000'000, kMaxColumns = 100'000;
 constexpr size_t kMaxLine = 4'000'000;  // a sequence with all its insertions on one line
-constexpr uint8_t kInsertion = 254, kNoResidue = 255;
+constexpr uint8_t kNoResidue = 255;
 
 // Lines of a text, plain or gzip, without their ends.
 class LineReader {

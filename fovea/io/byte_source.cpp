@@ -7,7 +7,7 @@
 namespace fovea::io {
 
 namespace {
-constexpr size_t kPiece = size_t{1} << 18;
+constexpr size_t kPiece = size_t{1} << 16;
 // RFC 1951: a match of 258 bytes costs at least 2 bits.
 constexpr uint64_t kMostGrowth = 1032;
 }  // namespace

@@ -1,20 +1,25 @@
 #include "fovea/io/csv.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <set>
 
 #include "fovea/core/error.h"
 #include "fovea/io/input_file.h"
+#include "fovea/io/json_file.h"
 
 namespace fovea::io {
 
 namespace {
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // of a file; a cell that begins with these bytes is quoted
+constexpr size_t kMaxColumns = 10'000;
+
 // Reads rows one after the other and counts lines.
 class CsvReader {
  public:
   CsvReader(std::string_view text, const std::filesystem::path& path) : text_(text), path_(path) {
-    if (text_.starts_with("\xEF\xBB\xBF")) text_.remove_prefix(3);
+    if (text_.starts_with(kByteOrderMark)) text_.remove_prefix(3);
   }
 
   /// False at the end. An empty line is a row of one empty cell.
@@ -70,7 +75,7 @@ class CsvReader {
 }  // namespace
 
 std::string csv_cell(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == text.npos) return text;
+  if (text.find_first_of(",\"\r\n") == text.npos && !text.starts_with(kByteOrderMark)) return text;
   std::string cell = "\"";
   for (const char c : text) cell += c == '"' ? std::string("\"\"") : std::string(1, c);
   return cell + "\"";
@@ -78,6 +83,8 @@ std::string csv_cell(const std::string& text) {
 
 CsvTable parse_csv(std::string_view text, const std::filesystem::path& path) {
   CsvReader reader(text, path);
+  if (const size_t at = invalid_utf8(text); at != text.npos)
+    reader.fail(1 + std::count(text.begin(), text.begin() + std::ptrdiff_t(at), '\n'), "byte " + std::to_string(at) + " is not UTF-8; save the table as UTF-8");
   CsvTable table;
   table.path_ = path;
   std::vector<std::string> row;
@@ -85,6 +92,7 @@ CsvTable parse_csv(std::string_view text, const std::filesystem::path& path) {
   do {
     if (!reader.next(row)) throw IoError(path, "expected a line of column names, found nothing");
   } while (empty());
+  if (row.size() > kMaxColumns) throw IoError(path, "has " + std::to_string(row.size()) + " columns, expected at most " + std::to_string(kMaxColumns));
   table.columns_ = row;
   std::set<std::string> names;
   for (const std::string& name : row)

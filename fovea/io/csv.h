@@ -27,12 +27,13 @@ class CsvTable {
 
 inline constexpr uint64_t kMaxCsvBytes = uint64_t{1} << 30;
 
-/// Text as one cell: in double quotes where it holds a comma, a quote or a line end.
+/// Text as one cell: in double quotes where it holds a comma, a quote or a line end, or begins with a byte order mark.
 std::string csv_cell(const std::string& text);
 
 /// RFC 4180: cells separated by commas, in double quotes where they hold a comma, a quote (doubled) or a line end. A
 /// byte order mark and empty lines are passed over. `path` stands in messages only.
-/// Errors   IoError with the line: no header, two columns of one name, a row of another length, an unclosed quote.
+/// Errors   IoError with the line: no header, two columns of one name, a row of another length, an unclosed quote, bytes
+///          that are not UTF-8; more than 10,000 columns.
 CsvTable parse_csv(std::string_view text, const std::filesystem::path& path);
 
 /// The same from a file of at most 1 GiB. Errors: IoError.

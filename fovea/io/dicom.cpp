@@ -29,13 +29,8 @@ bool is_dicom(const std::filesystem::path& path) {
   return in.read(magic, 4) && std::memcmp(magic, "DICM", 4) == 0;
 }
 
-OpenedImage open_dicom(const std::filesystem::path& path, const ReadOptions& options, bool with_voxels) {
-  auto reader = std::make_unique<ReaderProcess>(
-      path, std::vector<std::string>{"dicom", path.string(), std::to_string(options.max_decoded_bytes), std::to_string(options.dicom_series),
-                                     options.suv ? "suv" : "rescaled", with_voxels ? "voxels" : "header"});
-  const std::string line = reader->read_line(size_t{1} << 20);
-  OpenedImage opened;
-  ImageInfo& info = opened.info;
+ImageInfo parse_dicom_head(const std::filesystem::path& path, std::string_view line) {
+  ImageInfo info;
   try {
     const Json head = Json::parse(line);
     info.format = "dicom";
@@ -51,6 +46,15 @@ OpenedImage open_dicom(const std::filesystem::path& path, const ReadOptions& opt
   }
   info.affine_source = "plane positions";
   check_voxel_count(path, info.channels, info.geometry, info.stored);
+  return info;
+}
+
+OpenedImage open_dicom(const std::filesystem::path& path, const ReadOptions& options, bool with_voxels) {
+  auto reader = std::make_unique<ReaderProcess>(
+      path, std::vector<std::string>{"dicom", path.string(), std::to_string(options.max_decoded_bytes), std::to_string(options.dicom_series),
+                                     options.suv ? "suv" : "rescaled", with_voxels ? "voxels" : "header"});
+  OpenedImage opened;
+  opened.info = parse_dicom_head(path, reader->read_line(size_t{1} << 20));
   reader->expect(opened.stored_bytes());
   opened.voxels = std::move(reader);
   return opened;

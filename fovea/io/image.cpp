@@ -128,11 +128,13 @@ uint64_t default_max_decoded_bytes() {
 
 void check_voxel_count(const fs::path& path, int64_t channels, const Geometry& g, DType dtype) {
   int64_t bytes = int64_t(size_of(dtype));
-  for (const int64_t n : {channels, g.shape[0], g.shape[1], g.shape[2]})
+  for (const int64_t n : {channels, g.shape[0], g.shape[1], g.shape[2]}) {
+    if (n < 1) throw IoError(path, "the header gives " + std::to_string(n) + " as a size, expected at least 1");
     if (__builtin_mul_overflow(bytes, n, &bytes) || bytes > int64_t{1} << 60)
       throw IoError(path, "the header asks for " + std::to_string(g.shape[2]) + "x" + std::to_string(g.shape[1]) + "x" +
                               std::to_string(g.shape[0]) + " voxels and " + std::to_string(channels) +
                               " channels, more than any file holds");
+  }
 }
 
 Volume read_image(const fs::path& path, const ReadOptions& options) {

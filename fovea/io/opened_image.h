@@ -2,6 +2,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "fovea/io/byte_source.h"
 #include "fovea/io/image.h"
@@ -25,6 +26,9 @@ OpenedImage open_nrrd(std::unique_ptr<InputFile> file);
 /// A folder or a file of DICOM, decoded by a process of its own; `voxels` may be read only when asked for here.
 OpenedImage open_dicom(const std::filesystem::path& path, const ReadOptions& options, bool with_voxels);
 
+/// What the line says that the DICOM reader begins with, shape and type checked. Errors: IoError.
+ImageInfo parse_dicom_head(const std::filesystem::path& path, std::string_view line);
+
 /// Takes the bytes of a file in order.
 using Sink = std::function<void(std::span<const std::byte>)>;
 /// Header, extensions and voxels of a NIfTI file to `sink`.
@@ -34,7 +38,7 @@ void write_nifti(const Sink& sink, const std::filesystem::path& path, const Volu
 std::string nrrd_header_text(const std::filesystem::path& path, const Volume& volume, bool gzip,
                              const std::map<int, std::string>& label_names);
 
-/// channels x Z x Y x X without overflow and below 2^62 bytes, or IoError.
+/// channels x Z x Y x X, each at least 1, without overflow and below 2^60 bytes, or IoError.
 void check_voxel_count(const std::filesystem::path& path, int64_t channels, const Geometry& geometry, DType dtype);
 
 }  // namespace fovea::io

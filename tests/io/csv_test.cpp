@@ -44,6 +44,8 @@ TEST(Csv, RefusesWithTheLine) {
   EXPECT_THAT(refusal("a,b\n1,2\n3\n"), HasSubstr("line 3: found 1 cells, expected 2"));
   EXPECT_THAT(refusal("a,b\n1,\"x\ny"), HasSubstr("line 2: a quote is opened and not closed"));
   EXPECT_THAT(refusal("a,b\n1,\"x\"y\n"), HasSubstr("line 2: text after a closing quote"));
+  EXPECT_THAT(refusal("a,b\nM\xfcller,2\n"), HasSubstr("line 2: byte 5 is not UTF-8; save the table as UTF-8"));
+  EXPECT_THAT(refusal(std::string(10'000, ',') + "\n"), HasSubstr("10001 columns, expected at most 10000"));
 }
 
 TEST(Csv, NamesCellAndColumnThatAreWrong) {
