@@ -23,7 +23,7 @@ std::vector<uint8_t> deflated_tile(const SlideRegion& level, int64_t y0, int64_t
       std::memcpy(raw.data() + (y * kTile + x) * 3, level.at(std::min(y0 + y, level.height - 1), std::min(x0 + x, level.width - 1)), 3);
   std::vector<uint8_t> packed(compressBound(uLong(raw.size())));
   uLongf size = uLongf(packed.size());
-  FOVEA_CHECK(compress2(packed.data(), &size, raw.data(), uLong(raw.size()), 4) == Z_OK, "deflate");
+  FOVEA_CHECK(compress2(packed.data(), &size, raw.data(), uLong(raw.size()), 1) == Z_OK, "deflate");
   packed.resize(size);
   return packed;
 }

@@ -78,7 +78,7 @@ ReaderProcess::~ReaderProcess() {
   ::close(output_), ::close(errors_);
 }
 
-void ReaderProcess::request(const std::string& text) {
+void ReaderProcess::request(std::string_view text) {
   for (size_t done = 0; done < text.size();) {
     const ssize_t n = ::send(input_, text.data() + done, text.size() - done, MSG_NOSIGNAL);
     if (n > 0) done += size_t(n);

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fovea/io/byte_source.h"
@@ -27,7 +28,7 @@ class ReaderProcess : public ByteSource {
   /// The first line of the output, at most `max_bytes` long.
   std::string read_line(size_t max_bytes);
   /// Sends text to the reader's input. Errors: IoError as above when it has ended.
-  void request(const std::string& text);
+  void request(std::string_view text);
   /// How many bytes the line has promised.
   void expect(uint64_t bytes) { expected_ = bytes; }
 

@@ -28,6 +28,24 @@ void check_levels(const fs::path& path, const std::vector<SlideLevel>& levels) {
       throw IoError(path, "level " + std::to_string(i) + " is smaller than level 0 by " + std::to_string(by_width) + " in width and " + std::to_string(by_height) + " in height, expected one factor");
   }
 }
+
+// For each of `to` new pixels: the first old one and the shares of those it covers.
+struct Share {
+  int64_t first = 0;
+  std::vector<float> weights;
+};
+std::vector<Share> shares(int64_t from, int64_t to) {
+  std::vector<Share> all(static_cast<size_t>(to));
+  const double step = double(from) / double(to);
+  for (int64_t i = 0; i < to; ++i) {
+    const double begin = double(i) * step, end = std::min(double(from), begin + step);
+    Share& share = all[size_t(i)];
+    share.first = std::min(int64_t(begin), from - 1);
+    for (int64_t j = share.first; j < from && (double(j) < end - 1e-9 || share.weights.empty()); ++j)
+      share.weights.push_back(float((std::min(end, double(j + 1)) - std::max(begin, double(j))) / (end - begin)));
+  }
+  return all;
+}
 }  // namespace
 
 size_t SlideInfo::level_for(double downsample) const {
@@ -42,6 +60,29 @@ bool is_slide_name(const fs::path& path) {
   std::string ending = path.extension().string();
   std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return char(std::tolower(c)); });
   return std::find(kEndings.begin(), kEndings.end(), ending) != kEndings.end();
+}
+
+SlideRegion resized(const SlideRegion& region, int64_t height, int64_t width) {
+  if (height == region.height && width == region.width) return region;
+  if (height < 1 || width < 1 || region.rgb.empty()) throw ArgumentError("resized: " + std::to_string(width) + " x " + std::to_string(height) + " pixels, expected at least one");
+  const auto rows = shares(region.height, height), columns = shares(region.width, width);
+  SlideRegion out{height, width, std::vector<uint8_t>(size_t(height * width * 3))};
+  std::vector<float> row(size_t(region.width) * 3);
+  for (int64_t y = 0; y < height; ++y) {
+    std::fill(row.begin(), row.end(), 0.f);
+    for (size_t j = 0; j < rows[size_t(y)].weights.size(); ++j) {
+      const uint8_t* from = region.at(rows[size_t(y)].first + int64_t(j), 0);
+      for (size_t i = 0; i < row.size(); ++i) row[i] += rows[size_t(y)].weights[j] * float(from[i]);
+    }
+    uint8_t* to = out.rgb.data() + y * width * 3;
+    for (const Share& column : columns)
+      for (size_t c = 0; c < 3; ++c) {
+        float sum = 0;
+        for (size_t j = 0; j < column.weights.size(); ++j) sum += column.weights[j] * row[(size_t(column.first) + j) * 3 + c];
+        *to++ = uint8_t(std::clamp(sum + 0.5f, 0.f, 255.f));
+      }
+  }
+  return out;
 }
 
 Slide::Slide(const fs::path& path, std::optional<double> um_per_pixel)
@@ -78,6 +119,30 @@ SlideRegion Slide::read(size_t level, int64_t y, int64_t x, int64_t height, int6
   const auto bytes = std::as_writable_bytes(std::span(region.rgb));
   if (reader_->read_some(bytes) != bytes.size()) throw IoError(path_, "its reader ended before the region was whole");
   return region;
+}
+
+SlideRegion overview(Slide& slide, double downsample) {
+  const auto& levels = slide.info().levels;
+  const SlideLevel& finest = levels.front();
+  if (!(downsample >= 1)) throw ArgumentError("overview: downsample " + std::to_string(downsample) + ", expected at least 1");
+  const int64_t height = int64_t(std::ceil(double(finest.height) / downsample)), width = int64_t(std::ceil(double(finest.width) / downsample));
+  if (height > (int64_t{1} << 26) / width) throw IoError(slide.path(), "an overview of " + std::to_string(width) + " x " + std::to_string(height) + " pixels was asked for, expected at most 2^26; take larger pixels");
+  const size_t level = slide.info().level_for(downsample);
+  const SlideLevel& from = levels[level];
+  const double step = downsample / from.downsample;  // of the level's pixels to one of the overview
+  SlideRegion out{height, width, std::vector<uint8_t>(size_t(height * width * 3), 255)};
+  // As many rows at once as make 4 million pixels of the level.
+  const int64_t rows = std::max<int64_t>(1, int64_t((int64_t{1} << 22) / (double(from.width) * step)));
+  for (int64_t y = 0; y < height; y += rows) {
+    const int64_t end = std::min(height, y + rows);
+    const int64_t first = int64_t(std::lround(double(y) * step)), last = std::min(from.height, int64_t(std::lround(double(end) * step)));
+    if (last <= first) continue;
+    const auto strip = slide.read(level, int64_t(std::lround(double(first) * from.downsample)), 0, last - first, from.width);
+    // The strip's own last row and column may stand for less than a whole pixel of the overview.
+    const auto part = resized(strip, std::min(end - y, std::max<int64_t>(1, int64_t(std::ceil(double(last - first) / step - 1e-6)))), width);
+    std::copy(part.rgb.begin(), part.rgb.end(), out.rgb.begin() + y * width * 3);
+  }
+  return out;
 }
 
 }  // namespace fovea::io

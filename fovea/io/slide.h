@@ -38,6 +38,9 @@ struct SlideRegion {
   const uint8_t* at(int64_t y, int64_t x) const { return rgb.data() + (y * width + x) * 3; }
 };
 
+/// The region at another size: each new pixel is the mean of the area that it covers. Cost O(pixels of both).
+SlideRegion resized(const SlideRegion& region, int64_t height, int64_t width);
+
 /// Whether a file's name is that of a slide: .svs, .tif, .tiff, .ndpi, .mrxs, .scn, .bif, .vms, .vmu, .svslide.
 bool is_slide_name(const std::filesystem::path& path);
 
@@ -63,5 +66,10 @@ class Slide {
   std::unique_ptr<ReaderProcess> reader_;
   SlideInfo info_;
 };
+
+/// The whole slide in pixels of `downsample` level-0 pixels each (less where that does not divide its sides: nothing moves by
+/// more than one pixel), read strip by strip from the level that is fine enough.
+/// Errors   IoError: more than 2^26 pixels, and as Slide::read
+SlideRegion overview(Slide& slide, double downsample);
 
 }  // namespace fovea::io

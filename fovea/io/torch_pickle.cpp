@@ -144,7 +144,13 @@ TensorMap read_torch_state_dict(const std::filesystem::path& path) {
   std::vector<std::byte> program(zip.size(program_name));
   zip.read(program_name, program);
   PickleMachine machine(path, program);
-  const PickleValue& dict = find_state_dict(path, machine.run());
+  const PickleValue& saved = machine.run();
+  PickleValue alone;  // a tensor that was saved by itself
+  alone.kind = Kind::kDict;
+  PickleValue no_name;
+  no_name.kind = Kind::kString;
+  alone.items = {&no_name, &saved};
+  const PickleValue& dict = saved.kind == Kind::kTensor ? alone : find_state_dict(path, saved);
 
   // 1. What there is, by storage: each storage is read once.
   TensorMap tensors;

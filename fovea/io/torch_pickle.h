@@ -7,8 +7,8 @@ namespace fovea::io {
 
 /// The tensors of a PyTorch checkpoint (.pt, .pth; the zip form of torch.save since 1.6): the file's own dictionary if
 /// it holds tensors, else the one under "state_dict", "network_weights", "model" or "model_state_dict". Names keep
-/// their prefixes. Strided and shared tensors come out contiguous, each with its own memory; entries that are no
-/// tensors are left out.
+/// their prefixes; a tensor that was saved by itself has the empty name. Strided and shared tensors come out contiguous,
+/// each with its own memory; entries that are no tensors are left out.
 ///
 /// Not a general unpickler: 40 opcodes, and of all Python names only OrderedDict, torch.Size, _rebuild_tensor_v2,
 /// _rebuild_parameter and the ten typed storages. Each is data to this reader; nothing is ever called, imported or

@@ -3,13 +3,16 @@
 //
 //     fovea_reader dicom PATH MAX_BYTES SERIES|-1 rescaled|suv header|voxels
 //     fovea_reader slide PATH
+//     fovea_reader features PATH MAX_BYTES
+//     fovea_reader encode-features PATH             (PATH for messages; header and values come on stdin)
 //
 // stdout: one line of JSON (ImageInfo, SlideInfo), then the voxels in C order, or the regions of a slide that are asked
-// for on stdin. stderr: one line that says what is wrong.
+// for on stdin, or the values of a feature file. stderr: one line that says what is wrong.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -19,6 +22,7 @@
 #include "fovea/core/error.h"
 #include "fovea/io/json_file.h"
 #include "fovea/reader/dicom_series.h"
+#include "fovea/reader/feature_hdf5.h"
 #include "fovea/reader/whole_slide.h"
 
 namespace {
@@ -93,6 +97,40 @@ int read_slide(char** arguments) {
   }
   return 0;
 }
+
+int read_features(char** arguments) {
+  const uint64_t max_bytes = std::stoull(arguments[1]);
+  limit(RLIMIT_AS, rlim_t(max_bytes) + (rlim_t{2} << 30));
+  const QuietLibraries quiet;
+  const auto table = fovea::reader::read_feature_hdf5(arguments[0], max_bytes);
+  const fovea::io::Json head = {{"rows", table.rows}, {"columns", table.columns}, {"coord_rows", table.coord_rows}, {"encoder", table.encoder}, {"numbers", table.numbers}};
+  const std::string line = head.dump(-1, ' ', /*ensure_ascii=*/true, fovea::io::Json::error_handler_t::replace) + "\n";
+  write_all(line.data(), line.size());
+  write_all(table.features.data(), table.features.size() * sizeof(float));
+  write_all(table.coords.data(), table.coords.size() * sizeof(int64_t));
+  return std::fflush(stdout) == 0 ? 0 : 3;
+}
+
+int encode_features() {
+  std::string line;
+  std::getline(std::cin, line);
+  const auto head = fovea::io::Json::parse(line);
+  fovea::reader::FeatureTable table;
+  table.rows = head.at("rows"), table.columns = head.at("columns"), table.coord_rows = head.at("coord_rows"), table.encoder = head.at("encoder");
+  for (const auto& [name, value] : head.at("numbers").items()) table.numbers[name] = value.get<double>();
+  const auto take = [](auto& values, int64_t count) {
+    values.resize(size_t(count));
+    const auto bytes = std::streamsize(values.size() * sizeof(values[0]));
+    if (!std::cin.read(reinterpret_cast<char*>(values.data()), bytes)) throw fovea::ResourceError("fovea_reader: who asked has ended");
+  };
+  take(table.features, table.rows * table.columns);
+  take(table.coords, 2 * std::max<int64_t>(table.coord_rows, 0));
+  const auto bytes = fovea::reader::encode_feature_hdf5(table);
+  const std::string answer = "{\"bytes\":" + std::to_string(bytes.size()) + "}\n";
+  write_all(answer.data(), answer.size());
+  write_all(bytes.data(), bytes.size());
+  return std::fflush(stdout) == 0 ? 0 : 3;
+}
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -101,7 +139,9 @@ int main(int argc, char** argv) {
   try {
     if (argc == 7 && std::string(argv[1]) == "dicom") return read_dicom(argv + 2);
     if (argc == 3 && std::string(argv[1]) == "slide") return read_slide(argv + 2);
-    std::fprintf(stderr, "fovea_reader: is started by Fovea; fovea_reader dicom PATH MAX_BYTES SERIES rescaled|suv header|voxels, or slide PATH\n");
+    if (argc == 4 && std::string(argv[1]) == "features") return read_features(argv + 2);
+    if (argc == 3 && std::string(argv[1]) == "encode-features") return encode_features();
+    std::fprintf(stderr, "fovea_reader: is started by Fovea; fovea_reader dicom PATH MAX_BYTES SERIES rescaled|suv header|voxels, slide PATH, features PATH MAX_BYTES\n");
     return 2;
   } catch (const fovea::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
