@@ -13,6 +13,7 @@
 #include "fovea/recipes/patient_model.h"
 #include "fovea/recipes/segment_report.h"
 #include "fovea/recipes/segment_train.h"
+#include "fovea/recipes/slide_model.h"
 
 namespace fovea::cli {
 
@@ -61,10 +62,9 @@ void check_outputs(const EvaluateArguments& a) {
   for (const fs::path& file : {a.output, a.report}) require_folder_of(file);
 }
 
-// A table of predictions against a table of patients.
-void run_patients(const EvaluateArguments& a) {
-  if (!a.output.empty()) require_folder_of(a.output);
-  const auto scores = recipes::evaluate_predictions(a.predictions, data::open_patients(a.references));
+// What a table of predictions reaches against a table of patients or slides.
+template <class Scores>
+void show_scores(const EvaluateArguments& a, const Scores& scores) {
   io::Json json = io::Json::object();
   for (const auto& s : scores) json[s.name] = {{"value", s.value}, {"low", s.interval.low}, {"high", s.interval.high}};
   if (!a.output.empty()) io::write_json(a.output, json);
@@ -74,7 +74,12 @@ void run_patients(const EvaluateArguments& a) {
 
 void run(EvaluateArguments& a) {
   a.common.apply();
-  if (data::is_patient_table(a.references)) return run_patients(a);
+  const bool slides = data::is_slide_table(a.references);
+  if (slides || data::is_patient_table(a.references)) {
+    if (!a.output.empty()) require_folder_of(a.output);
+    return slides ? show_scores(a, recipes::evaluate_slide_predictions(a.predictions, data::open_slides(a.references)))
+                  : show_scores(a, recipes::evaluate_predictions(a.predictions, data::open_patients(a.references)));
+  }
   check_outputs(a);
   const auto labels = labels_of(a);
   recipes::EvaluateOptions options;
@@ -110,9 +115,9 @@ void add_evaluate(CLI::App& program) {
   CLI::App* command = program.add_subcommand("evaluate",
       "Example: fovea evaluate -p predictions -r labelsTs -d Dataset004_Hippocampus -o summary.json\n\n"
       "Scores label files against references: Dice, IoU, HD95, NSD with exact surface distances; writes nnU-Net's summary.json.\n"
-      "Or predictions of patients: fovea evaluate -p predictions.csv -r FOLDER, with FOLDER/patients.csv.");
+      "Or predictions of patients or slides: fovea evaluate -p predictions.csv -r FOLDER, with FOLDER/patients.csv or slides.csv.");
   command->add_option("-p,--predictions", a->predictions, "folder of predicted labels, or predictions.csv")->required();
-  command->add_option("-r,--references", a->references, "folder of reference labels, same names, or with patients.csv")->required();
+  command->add_option("-r,--references", a->references, "folder of reference labels, same names, or with patients.csv or slides.csv")->required();
   command->add_option("-d,--dataset", a->dataset, "dataset that names the structures");
   command->add_option("--label", a->labels, "structure to score: 1=anterior, or 1+2=whole for a region")->take_all();
   command->add_option("-o,--output", a->output, "summary.json");

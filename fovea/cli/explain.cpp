@@ -4,10 +4,13 @@
 
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
+#include "fovea/core/progress.h"
 #include "fovea/data/patient_table.h"
 #include "fovea/infer/model_folder.h"
 #include "fovea/recipes/patient_page.h"
 #include "fovea/recipes/segment_explain.h"
+#include "fovea/recipes/slide_explain.h"
+#include "fovea/report/text.h"
 
 namespace fovea::cli {
 
@@ -20,6 +23,7 @@ struct ExplainArguments {
   std::vector<fs::path> inputs;
   std::string mm, voxel, patient;
   bool mirror_left_right = false;
+  recipes::SlideExplainOptions slide;
 };
 
 // One page on one patient.
@@ -33,9 +37,25 @@ void run_patient(const ExplainArguments& a) {
   std::printf("%s\n", a.output.c_str());
 }
 
-void run(const ExplainArguments& a) {
+// A heat map of one slide.
+void run_slide(const ExplainArguments& a) {
+  if (!a.patient.empty() || !a.mm.empty() || !a.voxel.empty() || a.mirror_left_right)
+    throw ArgumentError("explain: --patient, --mm, --voxel and --mirror-left-right are not for slides; " + a.model.string() + " is a model of slides");
+  if (a.inputs.size() != 1) throw ArgumentError("explain: several --input; give one slide");
+  const auto explained = recipes::explain_slide(recipes::SlideModel::load(a.model), a.inputs.front(), a.slide, a.output);
+  std::string stages;
+  for (const auto& [name, seconds] : explained.stages.seconds()) stages += (stages.empty() ? "" : ", ") + name + " " + report::fixed(seconds, 2) + " s";
+  print_line(std::to_string(explained.attention.weight.size()) + " tiles; " + stages);
+  std::printf("%s\n", a.output.c_str());
+}
+
+void run(const ExplainArguments& a, const CLI::App& command) {
   a.common.apply();
-  if (infer::recipe_of(a.model) == "patient") return run_patient(a);
+  const std::string recipe = infer::recipe_of(a.model);
+  if (recipe == "slide") return run_slide(a);
+  for (const char* flag : {"--features", "--um-per-pixel", "--deep-zoom-um"})
+    if (command.count(flag)) throw ArgumentError(std::string("explain: ") + flag + " is for slides; " + a.model.string() + " is a model of another recipe");
+  if (recipe == "patient") return run_patient(a);
   if (!a.patient.empty()) throw ArgumentError("explain: --patient is for models of patients; " + a.model.string() + " labels voxels");
   const auto segmenter = recipes::Segmenter::load(a.model);
   auto cases = recipes::find_inputs(a.inputs.front(), segmenter.plan.channels());
@@ -55,16 +75,20 @@ void add_explain(CLI::App& program) {
   CLI::App* command = program.add_subcommand("explain",
       "Example: fovea explain -m runs/demo/model -i scan.nii.gz --mm 28,-20,-14 -o attention\n\n"
       "For one voxel: which voxels each head of each block attends to, exact, as NIfTI on the scan's grid; entropy and distance of each head.\n"
-      "For one patient: fovea explain -m runs/p/model -i FOLDER --patient ID -o page.html, FOLDER with patients.csv.");
+      "For one patient: fovea explain -m runs/p/model -i FOLDER --patient ID -o page.html, FOLDER with patients.csv.\n"
+      "For one slide: fovea explain -m runs/s/model -i slide.svs -o FOLDER: a heat map as PNG, GeoJSON for QuPath and deep-zoom tiles.");
   command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan, repeated for its channel files; or folder with patients.csv")->required();
+  command->add_option("-i,--input", a->inputs, "scan, repeated for its channel files; or folder with patients.csv; or a slide")->required();
   command->add_option("-o,--output", a->output, "folder for the maps and explain.json; for a patient an .html file")->required();
   command->add_option("--mm", a->mm, "the voxel at this point: R,A,S in millimetres");
   command->add_option("--voxel", a->voxel, "or with this index: x,y,z as viewers show it");
   command->add_option("--patient", a->patient, "the patient of this id");
   command->add_flag("--mirror-left-right", a->mirror_left_right, "as in predict");
+  command->add_option("--features", a->slide.features, "of the slide: file or folder; default: made anew")->group("Slides");
+  command->add_option("--um-per-pixel", a->slide.um_per_pixel, "of a slide that does not say it")->group("Slides");
+  command->add_option("--deep-zoom-um", a->slide.deep_zoom_um, "micrometres of a pixel of the deep-zoom picture")->capture_default_str()->group("Slides");
   a->common.add_to(*command);
-  command->callback([a] { run(*a); });
+  command->callback([a, command] { run(*a, *command); });
 }
 
 }  // namespace fovea::cli

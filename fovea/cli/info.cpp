@@ -16,6 +16,7 @@
 #include "fovea/io/config.h"
 #include "fovea/models/registry.h"
 #include "fovea/recipes/patient_model.h"
+#include "fovea/recipes/slide_model.h"
 
 namespace fovea::cli {
 
@@ -54,6 +55,13 @@ Json of_model(const fs::path& path) {
     for (const auto& p : model.network->parameters()) parameters += p.numel();
     return {{"model", path.string()}, {"recipe", "patient"}, {"trained_on", model.inputs.columns.name}, {"simulated", model.simulated()}, {"parameters", parameters},
             {"modalities", model.inputs.modality_names()}, {"outcome", io::to_json(model.head)}};
+  }
+  if (infer::recipe_of(path) == "slide") {
+    const auto model = recipes::SlideModel::load(path);
+    int64_t parameters = 0;
+    for (const auto& p : model.network->parameters()) parameters += p.numel();
+    return {{"model", path.string()}, {"recipe", "slide"}, {"network", models::family_of(model.config)}, {"trained_on", model.inputs.name}, {"simulated", model.inputs.simulated},
+            {"parameters", parameters}, {"classes", model.inputs.classes}, {"features", model.network->features()}, {"encoder", model.inputs.encoder}};
   }
   const auto model = infer::load_model(path);
   Json labels = Json::array();

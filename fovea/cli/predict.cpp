@@ -11,6 +11,7 @@
 #include "fovea/nn/convolution.h"
 #include "fovea/recipes/patient_model.h"
 #include "fovea/recipes/segment_predict.h"
+#include "fovea/recipes/slide_model.h"
 
 namespace fovea::cli {
 
@@ -19,7 +20,7 @@ namespace fs = std::filesystem;
 
 struct PredictArguments {
   CommonOptions common;
-  fs::path model, output;
+  fs::path model, output, features;
   std::vector<fs::path> inputs;
   std::string preset, max_ram;
   double overlap = -1;
@@ -67,12 +68,29 @@ nlohmann::ordered_json to_json(const recipes::PredictResult& r) {
           {"dense_score_bytes", r.memory.dense_score_bytes}, {"label_resampling", r.label_resampling}};
 }
 
+// A table of patients or slides takes one input and none of the flags of segmentation.
+void check_table(const PredictArguments& a, const CLI::App& command, const std::string& what) {
+  for (const char* flag : {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue"})
+    if (command.count(flag)) throw ArgumentError(std::string("predict: ") + flag + " is for segmentation; " + a.model.string() + " is a model of " + what);
+  if (a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one folder with " + what + ".csv");
+  require_folder_of(a.output);
+}
+
+// A table of slides: one line each.
+void run_slides(const PredictArguments& a, const CLI::App& command) {
+  check_table(a, command, "slides");
+  const auto model = recipes::SlideModel::load(a.model);
+  const auto table = data::open_slides(a.inputs.front(), {.need_label = false, .classes = model.inputs.classes});
+  std::vector<int64_t> rows;
+  for (size_t r = 0; r < table.slides.size(); ++r) rows.push_back(int64_t(r));
+  recipes::write_slide_predictions(a.output, recipes::predict_slides(model, table, rows, a.features.empty() ? table.file.parent_path() : a.features), model.inputs.classes);
+  if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"slides", rows.size()}}).dump(2).c_str());
+  else std::printf("%s\n", a.output.c_str());
+}
+
 // A table of patients: one line each.
 void run_patients(const PredictArguments& a, const CLI::App& command) {
-  for (const char* flag : {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue"})
-    if (command.count(flag)) throw ArgumentError(std::string("predict: ") + flag + " is for segmentation; " + a.model.string() + " is a model of patients");
-  if (a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one folder with patients.csv");
-  require_folder_of(a.output);
+  check_table(a, command, "patients");
   const int64_t patients = recipes::predict_patients(recipes::PatientModel::load(a.model), a.inputs.front(), a.output);
   if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"patients", patients}}).dump(2).c_str());
   else std::printf("%s\n", a.output.c_str());
@@ -80,7 +98,10 @@ void run_patients(const PredictArguments& a, const CLI::App& command) {
 
 void run(const PredictArguments& a, const CLI::App& command) {
   a.common.apply();
-  if (infer::recipe_of(a.model) == "patient") return run_patients(a, command);
+  const std::string recipe = infer::recipe_of(a.model);
+  if (recipe == "slide") return run_slides(a, command);
+  if (command.count("--features")) throw ArgumentError("predict: --features is for slides; " + a.model.string() + " is a model of another recipe");
+  if (recipe == "patient") return run_patients(a, command);
   auto segmenter = recipes::Segmenter::load(a.model);
   segmenter.windows = windows_of(a, segmenter);
   recipes::PredictOptions options;
@@ -132,10 +153,12 @@ void add_predict(CLI::App& program) {
   CLI::App* command = program.add_subcommand("predict",
       "Example: fovea predict -m runs/demo/model -i scan.nii.gz -o labels.nii.gz --max-ram 4G\n\n"
       "Segments a scan, or every scan of a folder with the model kept in memory. The result lies on the scan's own grid.\n"
-      "With a model of patients: fovea predict -m runs/p/model -i FOLDER -o predictions.csv, FOLDER with patients.csv.");
+      "With a model of patients: fovea predict -m runs/p/model -i FOLDER -o predictions.csv, FOLDER with patients.csv;\n"
+      "of slides the same with slides.csv.");
   command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, or folder with patients.csv; repeat it for the channel files of one scan")->required();
-  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients")->required();
+  command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, or folder with patients.csv or slides.csv; repeat it for the channel files of one scan")->required();
+  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients and slides")->required();
+  command->add_option("--features", a->features, "slides: folder of their feature files; default: beside slides.csv");
   command->add_option("--preset", a->preset, "windows and blending as in nnunet or monai (default: the model's)");
   command->add_option("--overlap", a->overlap, "share of a window that its neighbour covers")->check(CLI::Range(0.0, 0.95));
   command->add_option("--mirror-axes", a->mirror_axes, "average over mirrored windows: 0 = Z, 1 = Y, 2 = X")->delimiter(',');

@@ -11,6 +11,7 @@
 #include "fovea/io/config.h"
 #include "fovea/recipes/patient_train.h"
 #include "fovea/recipes/segment_train.h"
+#include "fovea/recipes/slide_train.h"
 
 namespace fovea::cli {
 
@@ -83,8 +84,21 @@ void train_patient(const TrainArguments& a, const CLI::App& command) {
   print_result(a, result.training, result.model, result.report, metrics);
 }
 
+void train_slide(const TrainArguments& a, const CLI::App& command) {
+  for (const char* flag : {"--augment", "--max-ram"})
+    if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of slides");
+  const auto table = data::open_slides(a.dataset);
+  const auto config = recipes::resolve_slide_config(table, a.config, overrides_of(a, command));
+  if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
+  const auto result = recipes::train_slides(table, config, {a.output, fold_of(a), a.resume, a.argv});
+  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
+  for (const auto& score : result.scores) metrics[score.name] = {{"value", score.value}, {"low", score.interval.low}, {"high", score.interval.high}};
+  print_result(a, result.training, result.model, result.report, metrics);
+}
+
 void run(const TrainArguments& a, const CLI::App& command) {
   a.common.apply();
+  if (a.recipe == "slide" || (a.recipe == "auto" && data::is_slide_table(a.dataset))) return train_slide(a, command);
   const bool patient = a.recipe == "patient" || (a.recipe == "auto" && data::is_patient_table(a.dataset));
   return patient ? train_patient(a, command) : train_segment(a, command);
 }
@@ -95,9 +109,10 @@ void add_train(CLI::App& program) {
   CLI::App* command = program.add_subcommand("train",
       "Example: fovea train -d Dataset004_Hippocampus --fold 0 --max-time 1h -o runs/hippocampus-0\n\n"
       "Trains a segmentation network on an nnU-Net folder or a Decathlon datalist, or a network of patients on a folder with\n"
-      "patients.csv (scans, tables, texts; a class or survival); writes a run folder with model/ and report.html.");
-  command->add_option("-d,--dataset", a->dataset, "nnU-Net folder, Decathlon datalist, folder with imagesTr and labelsTr, or with patients.csv")->required();
-  command->add_option("--recipe", a->recipe, "segment, patient, or auto: what the dataset is for")->check(CLI::IsMember({"auto", "segment", "patient"}))->capture_default_str();
+      "patients.csv (scans, tables, texts; a class or survival), or attention over the tiles of whole slides on a folder with\n"
+      "slides.csv and features (CLAM, TRIDENT or fovea import); writes a run folder with model/ and report.html.");
+  command->add_option("-d,--dataset", a->dataset, "nnU-Net folder, Decathlon datalist, folder with imagesTr and labelsTr, with patients.csv, or with slides.csv")->required();
+  command->add_option("--recipe", a->recipe, "segment, patient, slide, or auto: what the dataset is for")->check(CLI::IsMember({"auto", "segment", "patient", "slide"}))->capture_default_str();
   command->add_option("-o,--output", a->output, "run folder")->capture_default_str();
   command->add_option("-c,--config", a->config, "JSON config (comments allowed); see --print-config");
   command->add_option("--set", a->overrides, "change one key: --set train.optimizer.learning_rate=1e-3")->take_all();

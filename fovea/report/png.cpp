@@ -32,13 +32,14 @@ void append(png_structp png, png_bytep data, size_t size) {
 }
 
 /// The calls that may jump: no object with a destructor lives in this frame.
-bool encode_rows(Encoder& encoder, const Image& image, std::vector<std::byte>& out) {
+bool encode_rows(Encoder& encoder, const Image& image, PngEffort effort, std::vector<std::byte>& out) {
   if (setjmp(png_jmpbuf(encoder.png)) != 0) return false;
   const int type = image.channels == 1   ? PNG_COLOR_TYPE_GRAY
                    : image.channels == 3 ? PNG_COLOR_TYPE_RGB
                                          : PNG_COLOR_TYPE_RGBA;
   png_set_write_fn(encoder.png, &out, append, nullptr);
-  png_set_compression_level(encoder.png, 9);
+  png_set_compression_level(encoder.png, effort == PngEffort::kSmall ? 9 : 1);
+  if (effort == PngEffort::kFast) png_set_filter(encoder.png, PNG_FILTER_TYPE_BASE, PNG_FILTER_SUB);
   png_set_IHDR(encoder.png, encoder.info, static_cast<png_uint_32>(image.width), static_cast<png_uint_32>(image.height),
                8, type, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_write_info(encoder.png, encoder.info);
@@ -49,7 +50,7 @@ bool encode_rows(Encoder& encoder, const Image& image, std::vector<std::byte>& o
 
 }  // namespace
 
-std::vector<std::byte> encode_png(const Image& image) {
+std::vector<std::byte> encode_png(const Image& image, PngEffort effort) {
   const bool sides =
       image.height >= 1 && image.height <= kLongestSide && image.width >= 1 && image.width <= kLongestSide;
   const bool channels = image.channels == 1 || image.channels == 3 || image.channels == 4;
@@ -63,15 +64,15 @@ std::vector<std::byte> encode_png(const Image& image) {
   encoder.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
   if (encoder.png) encoder.info = png_create_info_struct(encoder.png);
   std::vector<std::byte> out;
-  if (!encoder.info || !encode_rows(encoder, image, out)) {
+  if (!encoder.info || !encode_rows(encoder, image, effort, out)) {
     throw ResourceError("encode_png: out of memory for " + std::to_string(image.height) + " x " +
                         std::to_string(image.width) + " pixels; draw a smaller image");
   }
   return out;
 }
 
-void write_png(const std::filesystem::path& path, const Image& image) {
-  const std::vector<std::byte> bytes = encode_png(image);
+void write_png(const std::filesystem::path& path, const Image& image, PngEffort effort) {
+  const std::vector<std::byte> bytes = encode_png(image, effort);
   save_file(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
