@@ -82,7 +82,8 @@ WeightReport load_weights(torch::nn::Module& network, const io::TensorMap& tenso
     }
     const auto& target = place->second;
     if (at::IntArrayRef(data.shape) != target.sizes()) {
-      misfits.push_back(name + " is " + shape_text(data.shape) + ", expected " + shape_text(target.sizes()));
+      if (coverage == Coverage::kAny) report.other_shape.push_back(name);
+      else misfits.push_back(name + " is " + shape_text(data.shape) + ", expected " + shape_text(target.sizes()));
       continue;
     }
     const auto tensor = data::to_torch(data, where + ": " + file_name);

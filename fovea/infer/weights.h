@@ -10,13 +10,14 @@ namespace fovea::infer {
 /// How much of a network a file of weights must hold.
 enum class Coverage {
   kWhole,  ///< every parameter, and nothing else
-  kAny,    ///< what the names have in common, e.g. a pretrained encoder
+  kAny,    ///< what names and shapes have in common, e.g. a pretrained encoder, or all but the last layer
 };
 
 struct WeightReport {
   size_t loaded = 0;
   std::vector<std::string> missing;     ///< names of the network without a tensor
   std::vector<std::string> unexpected;  ///< names of the file without a place
+  std::vector<std::string> other_shape;  ///< with kAny: names of both that were left as they are
 };
 
 /// Copies tensors into the parameters and buffers of the same name. Nothing is changed unless everything fits.

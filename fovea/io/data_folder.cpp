@@ -22,7 +22,7 @@ std::filesystem::path data_folder() {
 std::optional<std::filesystem::path> find_data(const std::string& name) {
   const std::filesystem::path path = data_folder() / name;
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) return {};
+  if (!std::filesystem::exists(path, ignored)) return {};
   return path;
 }
 

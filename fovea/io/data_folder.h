@@ -9,7 +9,7 @@ namespace fovea::io {
 /// ~/.local/share/fovea.
 std::filesystem::path data_folder();
 
-/// A file there, or nothing when it has not been fetched.
+/// A file or folder there, or nothing when it has not been fetched.
 std::optional<std::filesystem::path> find_data(const std::string& name);
 
 }  // namespace fovea::io

@@ -20,6 +20,7 @@ const std::vector<Entry>& entries() {
       {"swin_unetr_24", [] { return NetworkConfig(swin_unetr_24()); }},
       {"swin_unetr_48", [] { return NetworkConfig(swin_unetr_48()); }},
       {"unetr", [] { return NetworkConfig(UnetrConfig{}); }},
+      {"masked_autoencoder", [] { return NetworkConfig(MaskedAutoencoderConfig{}); }},
       {"swin_unetr_v2_48", [] { return NetworkConfig(swin_unetr_v2_48()); }},
   };
   return list;
@@ -29,8 +30,11 @@ Network build(const SwinUnetrConfig& config) { return std::make_shared<SwinUnetr
 
 Network build(const UnetrConfig& config) { return std::make_shared<UnetrImpl>(config); }
 
+Network build(const MaskedAutoencoderConfig& config) { return std::make_shared<MaskedAutoencoderImpl>(config); }
+
 std::string family(const SwinUnetrConfig&) { return "swin_unetr"; }
 std::string family(const UnetrConfig&) { return "unetr"; }
+std::string family(const MaskedAutoencoderConfig&) { return "masked_autoencoder"; }
 
 }  // namespace
 
@@ -59,6 +63,14 @@ void set_channels(NetworkConfig& config, int64_t in_channels, int64_t out_channe
       [&](auto& c) {
         c.in_channels = in_channels;
         c.out_channels = out_channels;
+      },
+      config);
+}
+
+void set_image_size(NetworkConfig& config, const std::vector<int64_t>& size) {
+  std::visit(
+      [&](auto& c) {
+        if constexpr (requires { c.img_size; }) c.img_size = size;
       },
       config);
 }

@@ -15,7 +15,7 @@ enum class PatchProjection {
 enum class PositionEmbedding {
   kNone,
   kLearnable,
-  kSinCos,  ///< fixed; E a multiple of 6
+  kSinCos,  ///< fixed; E a multiple of 2 for each axis
 };
 
 struct PatchEmbeddingOptions {
@@ -28,6 +28,7 @@ struct PatchEmbeddingOptions {
   TORCH_ARG(PatchProjection, projection) = PatchProjection::kConvolution;
   TORCH_ARG(PositionEmbedding, position) = PositionEmbedding::kLearnable;
   TORCH_ARG(double, dropout) = 0;
+  TORCH_ARG(int64_t, axes) = 3;  ///< 2: an image, Z = 1; only the fixed positions know the difference
 };
 
 /// Patches of a volume as a row of tokens with positions: the entrance of a vision transformer.
@@ -39,6 +40,11 @@ class PatchEmbeddingBlockImpl : public torch::nn::Module {
  public:
   explicit PatchEmbeddingBlockImpl(const PatchEmbeddingOptions& options);
   torch::Tensor forward(const torch::Tensor& x);
+  /// The tokens of some patches alone, at the cost of these: kept int64 [B,K] -> [B,K,E].
+  /// Errors   x of another size than `image`
+  torch::Tensor forward_kept(const torch::Tensor& x, const torch::Tensor& kept);
+
+  const Triple& grid() const { return grid_; }
 
   torch::Tensor position_embeddings;
 
@@ -51,6 +57,12 @@ class PatchEmbeddingBlockImpl : public torch::nn::Module {
 };
 TORCH_MODULE(PatchEmbeddingBlock);
 
+/// Volumes cut into patches, each a row of voxels: [B,C,Z,Y,X] -> [B,N,pz*py*px*C], Z slowest, channel fastest. Voxels
+/// behind the last whole patch are left out.
+torch::Tensor patch_rows(const torch::Tensor& x, const Triple& patch);
+/// The volumes again: rows [B,N,pz*py*px*C] of a grid of patches -> [B,C,Z,Y,X].
+torch::Tensor volume_of_rows(const torch::Tensor& rows, const Triple& grid, const Triple& patch);
+
 /// The weight of the same linear map for the other form of the projection; biases are the same.
 /// Shapes   convolution [E,Cin,pz,py,px], perceptron [E,pz*py*px*Cin]
 torch::Tensor perceptron_weight(const torch::Tensor& convolution);
@@ -60,9 +72,10 @@ torch::Tensor convolution_weight(const torch::Tensor& perceptron, int64_t in_cha
 /// Shapes   table [1,N,E] with Z slowest -> [1,N',E]; differentiable. The same grid: the table itself
 torch::Tensor resize_positions(const torch::Tensor& table, const Triple& from, const Triple& to);
 
-/// Fixed positions of a token grid, [1,N,E] with Z slowest: for each axis sine and cosine of position * 10000^(-k/(E/6)),
-/// k < E/6, in the order sin Y, cos Y, sin Z, cos Z, sin X, cos X (MONAI's).
-/// Errors   caller error if E is no multiple of 6
-torch::Tensor sincos_positions(const Triple& grid, int64_t dim);
+/// Fixed positions of a token grid, [1,N,E] with Z slowest: for each axis sine and cosine of position * 10000^(-k/W),
+/// k < W = E / (2 axes), in the order sin Y, cos Y, sin Z, cos Z, sin X, cos X; with 2 axes sin X, cos X, sin Y, cos Y
+/// (MONAI's, and He's in two).
+/// Errors   caller error if E is no multiple of 2 axes
+torch::Tensor sincos_positions(const Triple& grid, int64_t dim, int64_t axes = 3);
 
 }  // namespace fovea::nn

@@ -18,18 +18,12 @@ int64_t tokens_of(int64_t edge, int64_t patch) {
 }
 
 torch::Tensor patchify(const torch::Tensor& volume, int64_t p) {
-  const auto x = nn::pad_to_multiple(volume.unsqueeze(0).unsqueeze(0), {p, p, p})[0][0];
-  const int64_t z = x.size(0) / p, y = x.size(1) / p, w = x.size(2) / p;
-  // (z p) (y p) (x p) -> (z y x) (p p p)
-  return x.reshape({z, p, y, p, w, p}).permute({0, 2, 4, 1, 3, 5}).reshape({z * y * w, p * p * p});
+  return nn::patch_rows(nn::pad_to_multiple(volume.unsqueeze(0).unsqueeze(0), {p, p, p}), {p, p, p})[0];
 }
 
 torch::Tensor unpatchify(const torch::Tensor& patches, int64_t p, at::IntArrayRef shape) {
   const auto tokens = [&](int a) { return (shape[a] + p - 1) / p; };
-  // (z y x) (p p p) -> (z p) (y p) (x p)
-  const auto x = patches.reshape({tokens(0), tokens(1), tokens(2), p, p, p})
-                     .permute({0, 3, 1, 4, 2, 5})
-                     .reshape({tokens(0) * p, tokens(1) * p, tokens(2) * p});
+  const auto x = nn::volume_of_rows(patches.unsqueeze(0), {tokens(0), tokens(1), tokens(2)}, {p, p, p})[0][0];
   return x.slice(0, 0, shape[0]).slice(1, 0, shape[1]).slice(2, 0, shape[2]);
 }
 

@@ -73,6 +73,7 @@ SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::fi
   // The network's own config: preset, then the file's fields, then the dataset's channels and classes.
   auto network = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, where + ": plan");
   models::set_channels(network, config.plan.channels(), config.plan.classes());
+  if (!config.plan.network_config.contains("img_size")) models::set_image_size(network, {config.plan.patch_size.begin(), config.plan.patch_size.end()});
   const io::Json whole = infer::network_to_json(network);
   config.plan.network = whole["network"], config.plan.network_config = whole["config"];
   config.plan.validate();

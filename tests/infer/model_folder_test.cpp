@@ -148,6 +148,16 @@ TEST_F(ModelFolders, PrefixesEncodersAloneAndOldBlocksAreFound) {
       source->named_parameters()["swinViT.layers1.0.blocks.0.mlp.linear1.weight"]));
 }
 
+TEST_F(ModelFolders, FineTuningStartsWithAllButTheLayersOfAnotherShape) {
+  models::NetworkConfig config = tiny();
+  const auto source = models::make_network(config, 2);
+  models::set_channels(config, source->in_channels(), source->out_channels() + 2);
+  const auto tuned = models::make_network(config, 1);
+  const auto report = load_weights(*tuned, network_weights(*source), "w", Coverage::kAny);
+  EXPECT_THAT(report.other_shape, testing::UnorderedElementsAre("out.conv.conv.bias", "out.conv.conv.weight"));
+  EXPECT_TRUE(tuned->parameters()[0].equal(source->parameters()[0]));
+}
+
 TEST_F(ModelFolders, HalfPrecisionWeightsAreConvertedAndAForeignIndexIsRefused) {
   const auto network = models::make_network(tiny(), 1);
   auto tensors = network_weights(*models::make_network(tiny(), 2));

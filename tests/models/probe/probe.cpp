@@ -2,7 +2,7 @@
 //   fovea_models_probe CONFIG.json WEIGHTS.safetensors INPUT.safetensors OUTPUT.safetensors
 // All is computed in the dtype of x (f32 or f64).
 // CONFIG {"network": family, "config": {...}}; {"vit": {...}}, whose parameters keep their own values where the weights
-// have none; or {"swin_v2_attention": {"dim", "heads", "window", "shift", "trained_window"}} on x [B,Z,Y,X,E]. INPUT: "x", optional "probe" like the logits. OUTPUT: "output", with a probe
+// have none; {"masked_autoencoder": {...}} with "kept" int64 [B,K] in INPUT; or {"swin_v2_attention": {"dim", "heads", "window", "shift", "trained_window"}} on x [B,Z,Y,X,E]. INPUT: "x", optional "probe" like the logits. OUTPUT: "output", with a probe
 // "grad.NAME" = d sum(output * probe) / d NAME for every parameter and "grad.x", and "trace.NAME" of every layer
 // ("trace.NAME#2" for its second call).
 #include <cstdio>
@@ -14,6 +14,7 @@
 #include "fovea/infer/weights.h"
 #include "fovea/io/config.h"
 #include "fovea/io/json_file.h"
+#include "fovea/models/masked_autoencoder.h"
 #include "fovea/models/vit.h"
 #include "fovea/nn/trace.h"
 #include "fovea/nn/window_attention.h"
@@ -57,6 +58,11 @@ void run(const char* config_path, const char* weights_path, const char* input_pa
     network = vit.ptr();
     fill();
     forward = [vit](const torch::Tensor& x) mutable { return vit->forward(x).first; };
+  } else if (config.contains("masked_autoencoder")) {
+    models::MaskedAutoencoder mae(io::from_json(config["masked_autoencoder"], config_path, models::MaskedAutoencoderConfig{}));
+    network = mae.ptr();
+    fill();
+    forward = [mae, kept = data::to_torch(input.at("kept"))](const torch::Tensor& x) mutable { return mae->rows(x, kept); };
   } else {
     const auto whole = models::make_network(infer::network_from_json(config, config_path));
     network = whole;
