@@ -12,25 +12,33 @@ namespace fovea::io {
 
 namespace fs = std::filesystem;
 
-namespace {
-FeatureFile read_hdf5(const fs::path& path, uint64_t max_bytes) {
-  ReaderProcess reader(path, {"features", path.string(), std::to_string(max_bytes)});
-  FeatureFile file;
-  const std::string line = reader.read_line(size_t{1} << 20);
+FeatureHead parse_feature_head(const fs::path& path, std::string_view line, uint64_t max_bytes) {
+  FeatureHead head;
   try {
-    const Json head = Json::parse(line);
-    const int64_t rows = head.at("rows").get<int64_t>(), columns = head.at("columns").get<int64_t>(), coord_rows = head.at("coord_rows").get<int64_t>();
+    const Json json = Json::parse(line);
+    const int64_t rows = head.rows = json.at("rows").get<int64_t>(), columns = head.columns = json.at("columns").get<int64_t>();
+    const int64_t coord_rows = head.coord_rows = json.at("coord_rows").get<int64_t>();
     // The reader's word is not taken on trust.
     if (rows < 0 || columns < 0 || coord_rows < -1 || (columns > 0 && uint64_t(rows) > max_bytes / 4 / uint64_t(columns)) || coord_rows > int64_t(max_bytes / 16))
       throw IoError(path, "its reader speaks of " + std::to_string(rows) + " x " + std::to_string(columns) + " features");
-    file.encoder = head.at("encoder").get<std::string>();
-    for (const auto& [name, value] : head.at("numbers").items()) file.numbers[name] = value.get<double>();
-    reader.expect(uint64_t(rows * columns) * 4 + uint64_t(std::max<int64_t>(coord_rows, 0)) * 16);
-    if (columns > 0) file.tensors["features"] = {DType::kF32, {rows, columns}, reader.read_block(uint64_t(rows * columns) * 4, "features")};
-    if (coord_rows >= 0) file.tensors["coords"] = {DType::kI64, {coord_rows, 2}, reader.read_block(uint64_t(coord_rows) * 16, "coords")};
+    head.encoder = json.at("encoder").get<std::string>();
+    for (const auto& [name, value] : json.at("numbers").items()) head.numbers[name] = value.get<double>();
   } catch (const Json::exception&) {
     throw IoError(path, "its reader said nothing that can be understood");
   }
+  return head;
+}
+
+namespace {
+FeatureFile read_hdf5(const fs::path& path, uint64_t max_bytes) {
+  ReaderProcess reader(path, {"features", path.string(), std::to_string(max_bytes)});
+  const FeatureHead head = parse_feature_head(path, reader.read_line(size_t{1} << 20), max_bytes);
+  const uint64_t feature_bytes = uint64_t(head.rows * head.columns) * 4, coord_bytes = uint64_t(std::max<int64_t>(head.coord_rows, 0)) * 16;
+  reader.expect(feature_bytes + coord_bytes);
+  FeatureFile file;
+  file.encoder = head.encoder, file.numbers = head.numbers;
+  if (head.columns > 0) file.tensors["features"] = {DType::kF32, {head.rows, head.columns}, reader.read_block(feature_bytes, "features")};
+  if (head.coord_rows >= 0) file.tensors["coords"] = {DType::kI64, {head.coord_rows, 2}, reader.read_block(coord_bytes, "coords")};
   return file;
 }
 

@@ -85,23 +85,32 @@ SlideRegion resized(const SlideRegion& region, int64_t height, int64_t width) {
   return out;
 }
 
-Slide::Slide(const fs::path& path, std::optional<double> um_per_pixel)
-    : path_(path), reader_(std::make_unique<ReaderProcess>(path, std::vector<std::string>{"slide", path.string()}, ReaderTalk::kRequests)) {
-  const std::string line = reader_->read_line(size_t{1} << 20);
+SlideInfo parse_slide_head(const fs::path& path, std::string_view line) {
+  SlideInfo info;
   try {
     const Json head = Json::parse(line);
-    info_.vendor = head.at("vendor").get<std::string>();
-    for (const Json& level : head.at("levels")) info_.levels.push_back({level.at(0).get<int64_t>(), level.at(1).get<int64_t>(), level.at(2).get<double>()});
-    if (head.contains("um_per_pixel")) info_.um_per_pixel = head.at("um_per_pixel").get<double>();
-    if (head.contains("objective_power")) info_.objective_power = head.at("objective_power").get<double>();
-    info_.file_bytes = head.at("file_bytes").get<uint64_t>();
-    info_.notes = head.at("notes").get<std::vector<std::string>>();
+    info.vendor = head.at("vendor").get<std::string>();
+    for (const Json& level : head.at("levels")) info.levels.push_back({level.at(0).get<int64_t>(), level.at(1).get<int64_t>(), level.at(2).get<double>()});
+    if (head.contains("um_per_pixel")) info.um_per_pixel = head.at("um_per_pixel").get<double>();
+    if (head.contains("objective_power")) info.objective_power = head.at("objective_power").get<double>();
+    info.file_bytes = head.at("file_bytes").get<uint64_t>();
+    info.notes = head.at("notes").get<std::vector<std::string>>();
   } catch (const Json::exception&) {
     throw IoError(path, "its reader said nothing that can be understood");
   }
+  if (info.um_per_pixel && !(*info.um_per_pixel > 0 && *info.um_per_pixel < 1000)) {
+    info.notes.push_back("says that a pixel is " + std::to_string(*info.um_per_pixel) + " micrometres wide; taken as not said");
+    info.um_per_pixel.reset();
+  }
+  check_levels(path, info.levels);
+  return info;
+}
+
+Slide::Slide(const fs::path& path, std::optional<double> um_per_pixel)
+    : path_(path), reader_(std::make_unique<ReaderProcess>(path, std::vector<std::string>{"slide", path.string()}, ReaderTalk::kRequests)),
+      info_(parse_slide_head(path, reader_->read_line(size_t{1} << 20))) {
   if (um_per_pixel && !(*um_per_pixel > 0 && *um_per_pixel < 1000)) throw ArgumentError("--um-per-pixel " + std::to_string(*um_per_pixel) + ", expected above 0 and below 1000");
   if (um_per_pixel) info_.um_per_pixel = um_per_pixel;
-  check_levels(path, info_.levels);
 }
 
 double Slide::um_per_pixel() const {

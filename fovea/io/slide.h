@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fovea/io/reader_process.h"
@@ -29,6 +30,9 @@ struct SlideInfo {
   /// The coarsest level whose pixels are no larger than `downsample` level-0 pixels.
   size_t level_for(double downsample) const;
 };
+
+/// What the line says that the slide reader begins with, levels checked. Errors: IoError.
+SlideInfo parse_slide_head(const std::filesystem::path& path, std::string_view line);
 
 /// A picture of a part of a slide: [height, width, 3], 8 bits a channel.
 struct SlideRegion {

@@ -141,6 +141,10 @@ def texts():
     put("reader_message", "ct", json.dumps(head))
     put("reader_message", "pet", json.dumps({**head, "dtype": "f32", "modality": "PT", "units": "BQML", "suv_per_unit": 1.25e-4, "notes": []}))
 
+    put("reader_message", "slide", json.dumps({"vendor": "aperio", "levels": [[800, 600, 1], [200, 150, 4.0]], "um_per_pixel": 0.25, "objective_power": 40, "file_bytes": 1000, "notes": []}))
+
+    put("reader_message", "features", json.dumps({"rows": 5, "columns": 4, "coord_rows": 5, "encoder": "uni_v1", "numbers": {"patch_size": 256}}))
+
     files = {name: {"bytes": 80, "sha256": "0" * 64} for name in ("optimizer.safetensors", "state.json", "timing.json", "weights.safetensors")}
     put("checkpoint", "manifest.json", json.dumps({"format": "fovea-checkpoint", "version": 1, "step": 1, "files": files}, indent=2) + "\n")
     put("checkpoint", "later_version.json", json.dumps({"format": "fovea-checkpoint", "version": 2, "step": 1, "files": files}, indent=2) + "\n")
