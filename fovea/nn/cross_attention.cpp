@@ -19,6 +19,29 @@ void check_tokens(const char* name, const torch::Tensor& tokens, const torch::Te
     throw ArgumentError(c10::str("cross_attention: ", name, "_mm has a position that is not finite"));
 }
 
+void check_all(const CrossAttentionOptions& o, const torch::Tensor& x, const torch::Tensor& x_mm, const torch::Tensor& source,
+               const torch::Tensor& source_mm, const torch::Tensor& mask) {
+  check_tokens("x", x, x_mm, o.dim());
+  check_tokens("source", source, source_mm, o.source_dim());
+  if (source.size(0) != x.size(0))
+    throw ArgumentError(c10::str("cross_attention: source has ", source.size(0), " samples, expected ", x.size(0), " as x"));
+  if (mask.defined() && (mask.scalar_type() != torch::kBool || mask.sizes() != source.sizes().slice(0, 2)))
+    throw ArgumentError(c10::str("cross_attention: source_mask is ", mask.dtype(), " ", mask.sizes(), ", expected bool ",
+                                 source.sizes().slice(0, 2)));
+}
+
+// The missing token before the source [B,1+M,source_dim], and who takes part, [B,1+M].
+std::pair<torch::Tensor, torch::Tensor> with_missing(const torch::Tensor& missing, const torch::Tensor& source,
+                                                     const torch::Tensor& source_mask) {
+  const int64_t batch = source.size(0);
+  auto mask = torch::ones({batch, 1 + source.size(1)}, torch::TensorOptions(torch::kBool).device(source.device()));
+  if (source_mask.defined()) mask.slice(1, 1).copy_(source_mask);
+  return {torch::cat({missing.view({1, 1, -1}).expand({batch, 1, -1}), source}, 1), mask};
+}
+
+// [B,N,E] -> [B,H,N,C]
+torch::Tensor by_head(const torch::Tensor& t, int64_t heads) { return t.unflatten(-1, {heads, -1}).transpose(1, 2); }
+
 double scale_of(const torch::Tensor& q) { return 1 / std::sqrt(static_cast<double>(q.size(-1))); }
 }  // namespace
 
@@ -51,21 +74,12 @@ torch::Tensor CrossAttentionImpl::bias(const torch::Tensor& x_mm, const torch::T
 
 CrossAttended CrossAttentionImpl::forward(const torch::Tensor& x, const torch::Tensor& x_mm, const torch::Tensor& source,
                                           const torch::Tensor& source_mm, const torch::Tensor& source_mask) {
-  check_tokens("x", x, x_mm, options_.dim());
-  check_tokens("source", source, source_mm, options_.source_dim());
-  const int64_t batch = x.size(0), queries = x.size(1), keys = source.size(1);
-  if (source.size(0) != batch)
-    throw ArgumentError(c10::str("cross_attention: source has ", source.size(0), " samples, expected ", batch, " as x"));
-  if (source_mask.defined() && (source_mask.scalar_type() != torch::kBool || source_mask.sizes() != source.sizes().slice(0, 2)))
-    throw ArgumentError(c10::str("cross_attention: source_mask is ", source_mask.dtype(), " ", source_mask.sizes(),
-                                 ", expected bool ", source.sizes().slice(0, 2)));
-
-  const auto heads = [&](const torch::Tensor& t) { return t.unflatten(-1, {options_.heads(), -1}).transpose(1, 2); };
-  const auto asked = torch::cat({missing.view({1, 1, -1}).expand({batch, 1, -1}), source}, 1);
-  const auto q = heads(q_proj(x)), k = heads(k_proj(asked)), v = heads(v_proj(asked));
+  check_all(options_, x, x_mm, source, source_mm, source_mask);
+  const int64_t queries = x.size(1);
+  const auto [asked, mask] = with_missing(missing, source, source_mask);
+  const int64_t h = options_.heads();
+  const auto q = by_head(q_proj(x), h), k = by_head(k_proj(asked), h), v = by_head(v_proj(asked), h);
   const auto here = x_mm.to(x.device(), torch::kFloat64), there = source_mm.to(x.device(), torch::kFloat64);
-  auto mask = torch::ones({batch, 1 + keys}, torch::TensorOptions(torch::kBool).device(x.device()));
-  if (source_mask.defined()) mask.slice(1, 1).copy_(source_mask);
   if (capture_) captured_ = Captured{q.detach(), k.detach(), here, there, mask};
 
   std::vector<torch::Tensor> read, to_missing;
@@ -77,9 +91,9 @@ CrossAttended CrossAttentionImpl::forward(const torch::Tensor& x, const torch::T
       // Only what is near the box around these queries.
       const auto beyond = torch::maximum(mm.amin(0) - there, there - mm.amax(0)).clamp_min(0).norm(2, -1);
       const auto near = (beyond <= options_.radius_mm()).nonzero().squeeze(1);
-      const auto with_missing = torch::cat({torch::zeros({1}, near.options()), near + 1});
-      near_mm = there.index_select(0, near), near_mask = mask.index_select(1, with_missing);
-      near_k = k.index_select(2, with_missing), near_v = v.index_select(2, with_missing);
+      const auto keys = torch::cat({torch::zeros({1}, near.options()), near + 1});  // the missing token is always near
+      near_mm = there.index_select(0, near), near_mask = mask.index_select(1, keys);
+      near_k = k.index_select(2, keys), near_v = v.index_select(2, keys);
     }
     const auto [out, lse] = ops::attention(some, near_k, near_v, bias(mm, near_mm), near_mask);
     read.push_back(out);
@@ -89,6 +103,17 @@ CrossAttended CrossAttentionImpl::forward(const torch::Tensor& x, const torch::T
   const auto out = torch::cat(read, 2).transpose(1, 2).flatten(2);
   const auto gate = (1 - torch::cat(to_missing, 1).detach()).clamp(0, 1);
   return {traced(this, x + out_proj(out)), gate};
+}
+
+torch::Tensor CrossAttentionImpl::weights(const torch::Tensor& x, const torch::Tensor& x_mm, const torch::Tensor& source,
+                                          const torch::Tensor& source_mm, const torch::Tensor& source_mask) const {
+  check_all(options_, x, x_mm, source, source_mm, source_mask);
+  auto to_q = q_proj, to_k = k_proj;
+  const auto [asked, mask] = with_missing(missing, source, source_mask);
+  const auto q = by_head(to_q(x), options_.heads()), k = by_head(to_k(asked), options_.heads());
+  const auto here = x_mm.to(x.device(), torch::kFloat64), there = source_mm.to(x.device(), torch::kFloat64);
+  const auto scores = scale_of(q) * torch::matmul(q, k.transpose(-1, -2)) + bias(here, there);
+  return scores.masked_fill(~mask.unsqueeze(1).unsqueeze(1), -std::numeric_limits<double>::infinity()).softmax(-1);
 }
 
 void CrossAttentionImpl::set_capture(bool on) {

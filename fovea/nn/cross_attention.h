@@ -43,6 +43,11 @@ class CrossAttentionImpl : public torch::nn::Module {
   CrossAttended forward(const torch::Tensor& x, const torch::Tensor& x_mm, const torch::Tensor& source,
                         const torch::Tensor& source_mm, const torch::Tensor& source_mask = {});
 
+  /// The softmax itself, every weight in memory and differentiable, the missing token first: [B,H,N,1+M]. For an objective
+  /// on where a few tokens look. Arguments as in forward.
+  torch::Tensor weights(const torch::Tensor& x, const torch::Tensor& x_mm, const torch::Tensor& source,
+                        const torch::Tensor& source_mm, const torch::Tensor& source_mask = {}) const;
+
   /// While on, forward keeps queries, keys and positions, so that rows() can answer.
   void set_capture(bool on);
   /// Exact attention weights of the last captured forward: queries int64 [R] -> [B,H,R,1+M], the missing token first.

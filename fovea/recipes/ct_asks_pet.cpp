@@ -13,10 +13,11 @@
 namespace fovea::recipes {
 
 namespace {
-constexpr nn::Triple kCt{4, 16, 40}, kPet{2, 8, 20}, kPetCell{2, 2, 2};
-constexpr double kVoxelMm = 2, kPetVoxelMm = 4, kBlurMm = 6, kRadiusMm = 20;
-constexpr double kViableUptake = 5, kNecroticUptake = 0.1, kCounts = 20, kCtNoise = 0.3, kMissing = 1.0 / 7;
+constexpr nn::Triple kCt{2, 12, 60}, kPet{1, 6, 30}, kPetCell{2, 2, 2};
+constexpr double kVoxelMm = 2, kPetVoxelMm = 4, kBlurMm = 6, kRadiusMm = 30;
+constexpr double kViableUptake = 5, kNecroticUptake = 0.5, kLeastUptake = 0.5, kMostUptake = 1.5, kCounts = 20, kCtNoise = 0.3, kMissing = 1.0 / 7;
 constexpr int64_t kWidth = 8, kPlainWidth = 7, kTumours = 2, kBatch = 4;
+constexpr double kApart = 32;  // CT voxels between the tumours
 constexpr double kLeak = 0.01;
 
 torch::Tensor uniform(int64_t count, double low, double high, at::Generator generator) {
@@ -53,6 +54,10 @@ struct AskingSegmenter : Segmenter {
     // Voxel by voxel: what belongs where is the attention's to find out, not a convolution's.
     pet1 = register_module("pet1", torch::nn::Linear(1, kWidth)), pet2 = register_module("pet2", torch::nn::Linear(kWidth, kWidth));
     ask = register_module("ask", nn::CrossAttention(nn::CrossAttentionOptions(kWidth, 1).radius_mm(kRadiusMm)));
+    // No preference for places within the window: one that has learnt how far PETs usually lie beside would draw the
+    // attention back to where they do not.
+    for (const auto& map : {ask->bias_first, ask->bias_last})
+      for (auto& p : map->parameters()) p.set_requires_grad(false);
     head = register_module("head", convolution(kWidth, kWidth));
     read = register_module("read", torch::nn::Linear(kWidth, 1));
     Geometry geometry;  // both grids in one frame: the CT's voxels of 2 mm
@@ -61,11 +66,31 @@ struct AskingSegmenter : Segmenter {
     pet_mm = nn::positions_mm(nn::cell_centres(kPet, kPetCell), geometry);
   }
 
+  // Tokens that ask, [B,N,E], and that are asked, [B,M,E].
+  torch::Tensor asking(const torch::Tensor& ct) {
+    return ct2->normed(ct1->normed(ct, kLeak), kLeak).flatten(2).transpose(1, 2);
+  }
+  torch::Tensor source(const torch::Tensor& pet) {
+    return torch::leaky_relu(pet2(torch::leaky_relu(pet1(pet.flatten(1).unsqueeze(2) - 1), kLeak)), kLeak);
+  }
   nn::CrossAttended asked(const CtPetPairs& pairs, const torch::Tensor& has_pet) {
-    const auto map = ct2->normed(ct1->normed(pairs.ct, kLeak), kLeak);
-    const auto x = map.flatten(2).transpose(1, 2);
-    const auto source = torch::leaky_relu(pet2(torch::leaky_relu(pet1(pairs.pet.flatten(1).unsqueeze(2) - 1), kLeak)), kLeak);
-    return ask(x, ct_mm, source, pet_mm, has_pet.unsqueeze(1).expand({x.size(0), source.size(1)}).contiguous());
+    const auto x = asking(pairs.ct), y = source(pairs.pet);
+    return ask(x, ct_mm, y, pet_mm, has_pet.unsqueeze(1).expand({x.size(0), y.size(1)}).contiguous());
+  }
+  // Mean entropy, in nats, of the attention of viable voxels on their PET, if it is there; 0 without any. How much goes to
+  // the missing token is not asked.
+  torch::Tensor entropy(const CtPetPairs& pairs, const torch::Tensor& has_pet) {
+    const auto x = asking(pairs.ct), y = source(pairs.pet);
+    auto sum = torch::zeros({});
+    int64_t rows = 0;
+    for (int64_t b = 0; b < x.size(0); ++b) {
+      if (!has_pet[b].item<bool>()) continue;
+      const auto voxels = (pairs.viable[b].flatten() > 0.5).nonzero().squeeze(1);
+      auto p = ask->weights(x[b].index_select(0, voxels).unsqueeze(0), ct_mm.index_select(0, voxels), y.slice(0, b, b + 1), pet_mm).slice(3, 1);
+      p = p / p.sum(3, /*keepdim=*/true).clamp_min(1e-30);
+      sum = sum - torch::xlogy(p, p.clamp_min(1e-30)).sum(), rows += voxels.size(0);
+    }
+    return sum / double(std::max<int64_t>(1, rows));
   }
   torch::Tensor segment(const CtPetPairs& pairs, const torch::Tensor& has_pet) override {
     const auto tokens = asked(pairs, has_pet).tokens;
@@ -82,8 +107,8 @@ struct AskingSegmenter : Segmenter {
 struct PlainSegmenter : Segmenter {
   explicit PlainSegmenter(CtPetNetwork kind) : kind(kind) {
     int64_t in = kind == CtPetNetwork::kConcatenation ? 2 : 1;
-    // Dilations 1, 4, 2, 1: 8 voxels of 2 mm to each side.
-    for (const int64_t dilation : {1, 4, 2, 1}) {
+    // 15 voxels of 2 mm to each side: as far as the attention.
+    for (const int64_t dilation : {1, 8, 4, 2}) {
       layers.push_back(register_module("conv" + std::to_string(layers.size()),
                                        torch::nn::Conv3d(torch::nn::Conv3dOptions(in, kPlainWidth, 3).padding(dilation).dilation(dilation))));
       in = kPlainWidth;
@@ -109,15 +134,15 @@ void initialise(Segmenter& network, at::Generator generator) {
   torch::NoGradGuard no_grad;
   for (auto& item : network.named_parameters()) {
     auto p = item.value();
-    if (item.key().ends_with("missing")) {
+    if (!p.requires_grad()) {
+      p.zero_();
+    } else if (item.key().ends_with("missing")) {
       p.normal_(0, 0.3, generator);
     } else if (p.dim() == 1) {
-      // Kinks of the bias' perceptron in different places; other biases begin at 0.
-      item.key() == "ask.bias.0.bias" ? p.uniform_(-0.5, 0.5, generator) : p.zero_();
+      p.zero_();
     } else {
       const double bound = 1 / std::sqrt(double(p[0].numel()));
       p.uniform_(-bound, bound, generator);
-      if (item.key() == "ask.bias.2.weight") p.mul_(0.1);  // begin by looking everywhere
     }
   }
 }
@@ -151,12 +176,12 @@ CtPetScore score_of(Segmenter& network, const CtPetPairs& pairs) {
   const auto logits = network.segment(pairs, all), without = network.segment(pairs, ~all);
   CtPetScore score;
   for (int64_t i = 0; i < count; ++i) {
-    score.dice += dice_of(logits[i] > 0, viable[i]) / double(count);
-    score.hd95_mm += hd95_of(logits[i] > 0, viable[i]) / double(count);
+    score.dices.push_back(dice_of(logits[i] > 0, viable[i])), score.dice += score.dices.back() / double(count);
+    score.hd95s_mm.push_back(hd95_of(logits[i] > 0, viable[i])), score.hd95_mm += score.hd95s_mm.back() / double(count);
     score.dice_without_pet += dice_of(without[i] > 0, viable[i]) / double(count);
   }
   score.auc = auc_of(logits.masked_select(viable), logits.masked_select((pairs.tumour > 0.5) & ~viable));
-  for (const auto& p : network.parameters()) score.parameters += p.numel();
+  for (const auto& p : network.parameters()) score.parameters += p.requires_grad() ? p.numel() : 0;
   return score;
 }
 
@@ -199,6 +224,36 @@ PetAttention look(AskingSegmenter& network, uint64_t seed, double example_shift)
   found.attention = rows[chosen].slice(0, 1).view({kPet[0], kPet[1], kPet[2]}).sum(0);
   return found;
 }
+
+StudyAttention look_at(AskingSegmenter& network, const CtPetStudy& study) {
+  const auto grid_of = [](const torch::Tensor& t) { return nn::Triple{t.size(2), t.size(3), t.size(4)}; };
+  const auto x = network.asking(study.ct).index_select(1, study.voxels), y = network.source(study.pet);
+  const auto pet_mm = nn::positions_mm(nn::cell_centres(grid_of(study.pet), {1, 1, 1}), study.pet_grid);
+  StudyAttention found;
+  found.asking_mm = nn::positions_mm(nn::cell_centres(grid_of(study.ct), {1, 1, 1}), study.ct_grid).index_select(0, study.voxels);
+  const auto weights = [&](const torch::Tensor& ct_by, const torch::Tensor& pet_by) {
+    return network.ask->weights(x, found.asking_mm + ct_by, y, pet_mm + pet_by)[0][0];
+  };
+  const auto still = torch::zeros({3}, torch::kFloat64);
+  const auto rows = weights(still, still);
+  found.attended_mm = nn::attended_mm(rows, pet_mm);
+  found.gate = 1 - rows.select(1, 0).mean().item<double>();
+  const auto suv = rows.slice(1, 1).matmul(study.pet.flatten()) / rows.slice(1, 1).sum(1);
+  found.attended_suv = suv.mean().item<double>();
+  double along = 0, squares = 0;
+  for (int64_t axis = 0; axis < 3; ++axis)
+    for (const double by : {-12.0, -8.0, -4.0, 4.0, 8.0, 12.0}) {
+      auto moved = still.clone();
+      moved[axis] = by;
+      const auto centre = nn::attended_mm(weights(still, moved), pet_mm + moved);
+      along += by * (centre - found.attended_mm).select(1, axis).mean().item<double>(), squares += by * by;
+    }
+  found.slope = along / squares;
+  const auto far = torch::tensor({17.0, -31.0, 250.0}, torch::kFloat64);
+  found.moved_together_mm = (nn::attended_mm(weights(far, far), pet_mm) - found.attended_mm).abs().max().item<double>();
+  found.gate_elsewhere = (1 - weights(still, still + 1000).select(1, 0)).max().item<double>();
+  return found;
+}
 }  // namespace
 
 CtPetPairs draw_ct_pet(int64_t count, at::Generator generator, std::optional<double> shift) {
@@ -211,12 +266,12 @@ CtPetPairs draw_ct_pet(int64_t count, at::Generator generator, std::optional<dou
   const auto axis = [](int64_t length, at::IntArrayRef shape) { return torch::arange(length, torch::kFloat32).view(shape); };
   const auto z = axis(kCt[0], {1, kCt[0], 1, 1}), y = axis(kCt[1], {1, 1, kCt[1], 1}), x = axis(kCt[2], {1, 1, 1, kCt[2]});
   auto tumour = torch::zeros({count, kCt[0], kCt[1], kCt[2]}, torch::kBool), viable = tumour.clone();
-  auto uptake = torch::ones({count, kCt[0], kCt[1], kCt[2]});
+  auto uptake = uniform(count, kLeastUptake, kMostUptake, generator).expand({count, kCt[0], kCt[1], kCt[2]});
   for (int64_t i = 0; i < kTumours; ++i) {
-    const auto cy = uniform(count, 6, 10, generator), cx = uniform(count, 8, 12, generator) + double(i * kCt[2] / kTumours);
-    const auto ry = uniform(count, 2.5, 4.5, generator), rx = uniform(count, 2.5, 4.5, generator);
+    const auto cy = uniform(count, 4.5, 6.5, generator), cx = uniform(count, 12.5, 14.5, generator) + double(i) * kApart;
+    const auto ry = uniform(count, 2.5, 4, generator), rx = uniform(count, 2.5, 4, generator);
     const auto ball = [&](const torch::Tensor& middle) {
-      return ((z - 1.5) / 3).square() + ((y - cy) / ry).square() + ((x - middle) / rx).square() < 1;
+      return ((z - 0.5) / 3).square() + ((y - cy) / ry).square() + ((x - middle) / rx).square() < 1;
     };
     const auto here = ball(cx), there = ball(cx + pairs.shift.view({-1, 1, 1, 1}) * double(kPetCell[2]));
     const auto alive = lives.select(1, i).view({-1, 1, 1, 1});
@@ -239,8 +294,10 @@ std::string name_of(CtPetNetwork network) {
   }
 }
 
-CtPetResult learn_ct_pet(const std::vector<CtPetNetwork>& networks, uint64_t seed, int64_t steps, double example_shift) {
+CtPetResult learn_ct_pet(const std::vector<CtPetNetwork>& networks, uint64_t seed, int64_t steps, double example_shift,
+                         double sharpen, const CtPetStudy* study) {
   constexpr double kRate = 1e-2;
+  constexpr double kSharpenFrom = 0.5, kSharpenOver = 0.2;  // of the steps
   constexpr int64_t kWarmUp = 20, kFresh = 64;
   const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
@@ -251,17 +308,21 @@ CtPetResult learn_ct_pet(const std::vector<CtPetNetwork>& networks, uint64_t see
       segmenters.push_back(std::make_shared<AskingSegmenter>());
     else
       segmenters.push_back(std::make_shared<PlainSegmenter>(kind));
-    initialise(*segmenters.back(), generator);
+    initialise(*segmenters.back(), at::detail::createCPUGenerator(seed + 2000 + uint64_t(kind)));
     optimizers.push_back(std::make_unique<torch::optim::Adam>(segmenters.back()->parameters(), torch::optim::AdamOptions(kRate)));
   }
   for (int64_t step = 0; step < steps; ++step) {
     const CtPetPairs pairs = draw_ct_pet(kBatch, generator);
     const auto has_pet = torch::rand({kBatch}, generator, torch::TensorOptions(torch::kFloat32)) >= kMissing;
-    const double rate = kRate * std::min({1.0, double(step + 1) / kWarmUp, 2 * (1 - double(step) / double(steps)) + 0.02});
+    const double done = double(step) / double(steps);
+    const double rate = kRate * std::min({1.0, double(step + 1) / kWarmUp, 2 * (1 - done) + 0.02});
     for (size_t i = 0; i < segmenters.size(); ++i) {
       for (auto& group : optimizers[i]->param_groups()) group.options().set_lr(rate);
       optimizers[i]->zero_grad();
-      loss_of(segmenters[i]->segment(pairs, has_pet), pairs.viable).backward();
+      auto loss = loss_of(segmenters[i]->segment(pairs, has_pet), pairs.viable);
+      if (auto* asking = dynamic_cast<AskingSegmenter*>(segmenters[i].get()); asking && sharpen > 0 && done > kSharpenFrom)
+        loss = loss + sharpen * std::min(1.0, (done - kSharpenFrom) / kSharpenOver) * asking->entropy(pairs, has_pet);
+      loss.backward();
       torch::nn::utils::clip_grad_norm_(segmenters[i]->parameters(), 1.0);
       optimizers[i]->step();
     }
@@ -272,8 +333,10 @@ CtPetResult learn_ct_pet(const std::vector<CtPetNetwork>& networks, uint64_t see
   CtPetResult result;
   for (size_t i = 0; i < segmenters.size(); ++i) {
     result.scores.push_back(score_of(*segmenters[i], fresh));
-    if (networks[i] == CtPetNetwork::kCrossAttention)
-      result.attention = look(static_cast<AskingSegmenter&>(*segmenters[i]), seed + 1000, example_shift);
+    if (networks[i] != CtPetNetwork::kCrossAttention) continue;
+    auto& asking = static_cast<AskingSegmenter&>(*segmenters[i]);
+    result.attention = look(asking, seed + 1000, example_shift);
+    if (study) result.study = look_at(asking, *study);
   }
   return result;
 }

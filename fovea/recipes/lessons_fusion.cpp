@@ -70,7 +70,7 @@ LessonResult side_xor_flag(const LessonArguments& a) {
 
 LessonResult shifted_pet(const LessonArguments& a) {
   const int64_t shift = a.whole("shift", -kLargestPetShift, kLargestPetShift);
-  const CtPetResult found = learn_ct_pet({CtPetNetwork::kCrossAttention, CtPetNetwork::kConcatenation}, a.seed(), 200, double(shift));
+  const CtPetResult found = learn_ct_pet({CtPetNetwork::kCrossAttention, CtPetNetwork::kConcatenation}, a.seed(), kCtPetSteps, double(shift));
   const PetAttention& looked = *found.attention;
   const auto at = [&](int64_t s) { return looked.moved[static_cast<size_t>(s + kLargestPetShift)]; };
   const double moved = at(shift) - at(0);

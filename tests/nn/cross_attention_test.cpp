@@ -63,6 +63,7 @@ TEST(CrossAttention, EqualsTheCompositionForwardAndBackwardGloballyAndWithinARad
     const auto a = torch::autograd::grad({(ours.tokens * upstream).sum()}, layer->parameters());
     const auto b = torch::autograd::grad({(expected * upstream).sum()}, layer->parameters());
     for (size_t i = 0; i < a.size(); ++i) EXPECT_LT(largest(a[i] - b[i]), 1e-11) << radius << " " << i;
+    EXPECT_LT(largest(layer->weights(g.x, g.x_mm, g.source, g.source_mm) - weights), 1e-14) << radius;
   }
 }
 
