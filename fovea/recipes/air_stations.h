@@ -7,13 +7,16 @@
 #include <vector>
 
 #include "fovea/recipes/kernel_regression.h"
+#include "fovea/recipes/kriging.h"
 
 // Leave one station out on daily PM10 of German background stations (`scripts/data air`): kernel regression beside the
 // methods that a sceptical reader would try.
 namespace fovea::recipes {
 
-/// What was measured on one day: places on the sphere in km (chords of 60 km are arcs of 60 km to 1e-6) and PM10 in
-/// µg/m³.
+/// A place on the sphere of radius 6371 km; chords of 60 km are arcs of 60 km to 1e-6.
+std::array<double, 3> place_km(double longitude_deg, double latitude_deg);
+
+/// What was measured on one day: places by place_km() and PM10 in µg/m³.
 struct StationDay {
   std::string date;
   Samples samples;                // points [M,3] in km, values [M]
@@ -28,12 +31,7 @@ struct StationDays {
 /// Reads air.csv; days with fewer than `least` stations are left out. Errors: IoError.
 StationDays read_station_days(const std::filesystem::path& path, int64_t least = 30);
 
-/// Exponential variogram nugget + sill (1 - exp(-d / range)), in (µg/m³)² and km, fitted to all days together by least
-/// squares over 20 km bins up to 400 km, weighted by pairs.
-struct Variogram {
-  double nugget = 0, sill = 0, range_km = 0;
-  double operator()(double distance_km) const;
-};
+/// The variogram of all days together, (µg/m³)².
 Variogram fit_variogram(const StationDays& data);
 
 /// Root mean squared error of left-out values, µg/m³, pooled over days.

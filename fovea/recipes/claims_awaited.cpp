@@ -8,7 +8,6 @@ std::vector<Claim> awaited_claims() {
   using enum ClaimCost;
   return {
       {"C41", "Hiding most blocks forces long-range dependencies", "forces", kTrained, {}, "A9"},
-      {"C47", "The same idea fuses environmental data over space and time", "fuses", kTrained, {}, "A13"},
       {"C49", "MAE learns anatomy without labels", "learns it", kTrained, {}, "A9"},
   };
 }

@@ -1,7 +1,11 @@
-// greens-function: what a transformer that solves -u'' = f holds.
+// greens-function: what a transformer that solves -u'' = f holds. missing-station: what the others say of one.
 #include <algorithm>
+#include <cmath>
 
+#include "fovea/data/station_field.h"
 #include "fovea/data/torch_tensor.h"
+#include "fovea/io/data_folder.h"
+#include "fovea/recipes/air_stations.h"
 #include "fovea/recipes/greens_function.h"
 #include "fovea/recipes/lessons.h"
 #include "fovea/report/text.h"
@@ -41,10 +45,101 @@ LessonResult greens_function(const LessonArguments& a) {
   r.picture_columns = 3;
   return r;
 }
+
+// Stations of one time, whose places lie in a plane: from the table, or made up where there is none.
+struct PlainDay {
+  Samples samples;            // km
+  std::vector<double> x, y;   // for the map
+  std::string x_label, y_label;
+};
+
+std::vector<PlainDay> plain_days(bool& simulated, uint64_t seed) {
+  std::vector<PlainDay> days;
+  const auto path = io::find_data("air.csv");
+  simulated = !path;
+  if (path) {
+    const StationDays data = read_station_days(*path);
+    for (size_t d = 0; d < data.days.size(); d += 10) {
+      PlainDay day{data.days[d].samples, {}, {}, "longitude", "latitude"};
+      for (const int64_t s : data.days[d].stations) day.x.push_back(data.longitude_latitude_deg[size_t(s)][0]), day.y.push_back(data.longitude_latitude_deg[size_t(s)][1]);
+      days.push_back(std::move(day));
+    }
+    return days;
+  }
+  auto generator = at::detail::createCPUGenerator(seed);
+  data::StationFieldOptions options;
+  options.missing = 0;
+  const auto fields = data::draw_station_fields(options, 60, false, generator);
+  for (int64_t d = 0; d < 60; ++d) {
+    auto km = 500 * fields.places[d].to(torch::kFloat64);
+    km.select(1, 2) = 0;
+    days.push_back({{km, 20 + 8 * fields.value[d].to(torch::kFloat64)}, data::to_doubles(km.select(1, 0)), data::to_doubles(km.select(1, 1)), "km", "km"});
+  }
+  return days;
+}
+
+LessonResult missing_station(const LessonArguments& a) {
+  const double bandwidth = a.number("bandwidth");
+  if (!(bandwidth >= 1 && bandwidth <= 5000)) a.refuse("bandwidth", "1 to 5000 km");
+  bool simulated = false;
+  const auto days = plain_days(simulated, a.seed());
+  const auto error_of = [&](const std::function<torch::Tensor(const Samples&)>& predicted) {
+    double sum = 0, n = 0;
+    for (const auto& day : days) sum += (predicted(day.samples) - day.samples.values).square().sum().item<double>(), n += double(day.samples.values.numel());
+    return std::sqrt(sum / n);
+  };
+  const auto kernel_error = [&](double h) { return error_of([h](const Samples& s) { return leave_one_out(s, {h}); }); };
+  const double kernel = kernel_error(bandwidth), inverse = error_of([](const Samples& s) { return weighted_others(station_distances(s.points).pow(-2), s.values); }),
+               mean = error_of([](const Samples& s) { return weighted_others(torch::ones_like(station_distances(s.points)), s.values); });
+  std::vector<double> tried = {15, 25, 40, 60, 90, 130, 200, 400}, errors;
+  for (const double h : tried) errors.push_back(kernel_error(h));
+  const char *en = simulated ? "simulated stations (scripts/data air fetches the real ones)" : "daily PM10 of German stations", *zh = simulated ? "模拟站点（scripts/data air 可获取真实数据）" : "德国站点的日均 PM10";
+  LessonResult r;
+  r.answers = {{{"error of the kernel, in µg/m³", "核回归的误差（µg/m³）"}, kernel, 0.05 * kernel}, {{"error of the daily mean", "当日均值的误差"}, mean, 0.05 * mean}};
+  r.found = {{printed("%s, %zu days: left-out error %.2f with a kernel of %.0f km, inverse distance %.2f, mean of the others %.2f", en, days.size(), kernel, bandwidth, inverse, mean),
+              printed("%s，%zu 天：留一误差：%.2f（%.0f km 的核），反距离 %.2f，其余站点均值 %.2f", zh, days.size(), kernel, bandwidth, inverse, mean)}};
+  r.reason = {"Near stations see the same air. A kernel gives them the weight, the mean of all gives it to everyone; what remains is each station's own surroundings, which no "
+              "neighbour knows. `fovea check A13` trains attention to weigh them, beside kriging.",
+              "相近的站点呼吸同样的空气。核把权重给近处的站点，均值则一视同仁；剩下的是各站点自身的环境，邻居并不知道。`fovea check A13` 训练注意力来分配权重，并与克里金对照。"};
+  // The station of the first day with the most neighbours in reach, and what the others weigh in it.
+  const PlainDay& day = days[0];
+  const auto weights = (-station_distances(day.samples.points).square() / (2 * bandwidth * bandwidth)).exp().fill_diagonal_(0);
+  const int64_t target = weights.sum(1).argmax().item<int64_t>();
+  const auto row = data::to_doubles(weights[target] / weights[target].sum());
+  const auto [west, east] = std::minmax_element(day.x.begin(), day.x.end());
+  const auto [south, north] = std::minmax_element(day.y.begin(), day.y.end());
+  report::HeatMap map{simulated ? "weights of one station (simulated)" : "weights of one station, framed"};
+  map.rows = map.columns = 24, map.width = 400, map.height = 400, map.x_label = day.x_label + ", west to east", map.y_label = day.y_label + ", south to north";
+  map.values.assign(size_t(map.rows * map.columns), std::nan(""));
+  for (size_t i = 0; i < day.x.size(); ++i) {
+    const int column = int(std::lround((day.x[i] - *west) / (*east - *west) * (map.columns - 1))), up = int(std::lround((day.y[i] - *south) / (*north - *south) * (map.rows - 1)));
+    auto& cell = map.values[size_t((map.rows - 1 - up) * map.columns + column)];
+    cell = (std::isnan(cell) ? 0 : cell) + row[i];
+    if (int64_t(i) == target) map.marked = {map.rows - 1 - up, column};
+  }
+  report::LinePlot curve{"left-out error", "bandwidth in km", simulated ? "error" : "µg/m³"};
+  curve.series = {{"kernel", tried, errors}, {"mean of the others", {tried.front(), tried.back()}, {mean, mean}, {}, /*dashed=*/true}}, curve.width = 400, curve.height = 400;
+  r.picture = {map, curve}, r.picture_columns = 2;
+  return r;
+}
 }  // namespace
 
 std::vector<Lesson> science_lessons() {
   return {
+      {"missing-station",
+       "A13",
+       {"What the others say of a station", "其余站点能说出什么"},
+       {"A station is left out. How far off, in µg/m³ of PM10 (root mean square), is a kernel of 60 km over the others, and how far the mean of all others?",
+        "去掉一个站点。用其余站点作 60 km 的核回归，PM10 的均方根误差是多少 µg/m³？用其余站点的均值呢？"},
+       "m(x) = Σ_i w_i y_i,   w_i = softmax_i(−|x − x_i|² / 2h²),   i not x",
+       "stations.md",
+       {{"Leave the station out of its own mean.", "求均值时去掉该站点自身。"},
+        {"Square the differences, over all stations and days.", "对所有站点与日期求差的平方。"},
+        {"Which bandwidth is best, and why neither 10 nor 400 km?", "哪个带宽最好？为何不是 10 km 或 400 km？"}},
+       {{"bandwidth", "60", {"of the kernel, km", "核的带宽，km"}}},
+       /*trains=*/false,
+       "10 s",
+       missing_station},
       {"greens-function",
        "A12",
        {"A transformer and Green's function", "Transformer 与格林函数"},
