@@ -20,11 +20,11 @@ namespace fs = std::filesystem;
 
 struct TrainArguments {
   CommonOptions common;
-  fs::path dataset, config, output;
+  fs::path dataset, config, output, start;
   std::vector<std::string> overrides;
   std::string recipe = "auto", fold = "all", max_ram = "4G", max_time, augment, command_line;
   int64_t steps = 0;
-  bool resume = false, print_config = false;
+  bool resume = false, print_config = false, pretrain = false;
   std::vector<std::string> argv;
 };
 
@@ -34,6 +34,7 @@ std::vector<std::string> overrides_of(const TrainArguments& a, const CLI::App& c
   if (a.steps > 0) overrides.push_back("train.steps=" + std::to_string(a.steps));
   if (!a.max_time.empty()) overrides.push_back("train.max_time_s=" + std::to_string(parse_duration_s(a.max_time, "--max-time")));
   if (command.count("--seed")) overrides.push_back("train.seed=" + std::to_string(a.common.seed));
+  if (a.pretrain) overrides.push_back("pretrain.ratio=0.75");
   if (!a.augment.empty()) overrides.push_back("augment=" + io::to_json(data::augment_preset(a.augment)).dump());
   overrides.insert(overrides.end(), a.overrides.begin(), a.overrides.end());
   return overrides;
@@ -63,17 +64,17 @@ void print_result(const TrainArguments& a, const train::TrainResult& training, c
 void train_segment(const TrainArguments& a, const CLI::App& command) {
   const auto dataset = data::open_dataset(a.dataset);
   if (!dataset.note.empty()) print_line(dataset.note);
-  const auto config = recipes::resolve_segment_config(dataset, a.config, overrides_of(a, command), infer::parse_bytes(a.max_ram));
+  const auto config = recipes::resolve_segment_config(dataset, a.config, overrides_of(a, command), infer::parse_bytes(a.max_ram), a.start);
   if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
   config.train.validate();
-  const auto result = recipes::train_segmentation(dataset, config, {a.output, fold_of(a), a.resume, a.argv});
+  const auto result = recipes::train_segmentation(dataset, config, {a.output, fold_of(a), a.start, a.resume, a.argv});
   nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
   for (const auto& [name, value] : result.training.best_step ? result.training.best_metrics : result.training.last_metrics) metrics[name] = value;
   print_result(a, result.training, result.model, result.report, metrics);
 }
 
 void train_patient(const TrainArguments& a, const CLI::App& command) {
-  for (const char* flag : {"--augment", "--max-ram"})
+  for (const char* flag : {"--augment", "--max-ram", "--pretrain", "--start"})
     if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of patients");
   const auto table = data::open_patients(a.dataset);
   const auto config = recipes::resolve_patient_config(table, a.config, overrides_of(a, command));
@@ -85,7 +86,7 @@ void train_patient(const TrainArguments& a, const CLI::App& command) {
 }
 
 void train_slide(const TrainArguments& a, const CLI::App& command) {
-  for (const char* flag : {"--augment", "--max-ram"})
+  for (const char* flag : {"--augment", "--max-ram", "--pretrain", "--start"})
     if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of slides");
   const auto table = data::open_slides(a.dataset);
   const auto config = recipes::resolve_slide_config(table, a.config, overrides_of(a, command));
@@ -116,6 +117,8 @@ void add_train(CLI::App& program) {
   command->add_option("-o,--output", a->output, "run folder")->capture_default_str();
   command->add_option("-c,--config", a->config, "JSON config (comments allowed); see --print-config");
   command->add_option("--set", a->overrides, "change one key: --set train.optimizer.learning_rate=1e-3")->take_all();
+  command->add_flag("--pretrain", a->pretrain, "learn without labels: hide three of four patches and rebuild them; --set pretrain.ratio=0.9 hides more");
+  command->add_option("--start", a->start, "begin from a model folder or weights file; layers of another shape begin at random")->check(CLI::ExistingPath);
   command->add_option("--fold", a->fold, "validate on this fold of five, or all: train on every case")->capture_default_str();
   command->add_option("--steps", a->steps, "optimizer steps")->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   command->add_option("--max-time", a->max_time, "stop after this time, e.g. 10m; the schedule follows the clock");

@@ -111,6 +111,12 @@ WeightReport load_weights(torch::nn::Module& network, const io::TensorMap& tenso
   return report;
 }
 
+io::TensorMap encoder_weights(io::TensorMap tensors) {
+  if (!tensors.contains("mask_tokens")) return tensors;
+  std::erase_if(tensors, [](const auto& item) { return item.first.starts_with("decoder_") || item.first == "mask_tokens"; });
+  return tensors;
+}
+
 io::TensorMap network_weights(const torch::nn::Module& network) {
   io::TensorMap tensors;
   for (const auto& [name, tensor] : places_of(network)) tensors.emplace(name, data::from_torch(tensor));

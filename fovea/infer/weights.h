@@ -28,6 +28,10 @@ struct WeightReport {
 /// Errors   ArgumentError beginning with `where`, one line: what is missing, unexpected, of another shape; with kAny, no common name
 WeightReport load_weights(torch::nn::Module& network, const io::TensorMap& tensors, const std::string& where, Coverage coverage = Coverage::kWhole);
 
+/// What of a masked autoencoder's weights a network for another task begins with: all but the decoder, which has learnt to
+/// invent what is hidden, as in He et al. 2022. Weights of other networks stay as they are.
+io::TensorMap encoder_weights(io::TensorMap tensors);
+
 /// Parameters and buffers by name.
 io::TensorMap network_weights(const torch::nn::Module& network);
 

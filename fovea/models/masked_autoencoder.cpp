@@ -15,8 +15,8 @@ nn::Triple triple(const std::vector<int64_t>& v) { return v.size() == 2 ? nn::Tr
 
 torch::Tensor as_volume(const torch::Tensor& x) { return x.dim() == 4 ? x.unsqueeze(2) : x; }
 
-// A place for each patch's own row, [B,K,E], of indices [B,K].
-torch::Tensor places(const torch::Tensor& kept, int64_t width) { return kept.unsqueeze(2).expand({-1, -1, width}); }
+// Each patch's own row, [B,K,E], of indices [B,K].
+torch::Tensor row_of(const torch::Tensor& kept, int64_t width) { return kept.unsqueeze(2).expand({-1, -1, width}); }
 
 torch::nn::ModuleList transformer(const nn::SelfAttentionOptions& attention, int64_t mlp_dim, int64_t layers, double eps) {
   torch::nn::ModuleList list;
@@ -29,8 +29,8 @@ torch::nn::ModuleList transformer(const nn::SelfAttentionOptions& attention, int
   return list;
 }
 
-torch::Tensor run(torch::nn::ModuleList& blocks, torch::Tensor x) {
-  for (size_t i = 0; i + 1 < blocks->size(); ++i) x = blocks->at<nn::TransformerBlockImpl>(i).forward(x);
+torch::Tensor run(torch::nn::ModuleList& blocks, torch::Tensor x, const torch::Tensor& places) {
+  for (size_t i = 0; i + 1 < blocks->size(); ++i) x = blocks->at<nn::TransformerBlockImpl>(i).forward(x, places);
   return blocks->at<torch::nn::LayerNormImpl>(blocks->size() - 1).forward(x);
 }
 }  // namespace
@@ -65,6 +65,14 @@ void MaskedAutoencoderConfig::validate() const {
   rule.expect(norm_eps > 0, "norm_eps", norm_eps, "above 0");
 }
 
+MaskedAutoencoderConfig masked_autoencoder_small() {
+  MaskedAutoencoderConfig config;
+  config.patch_size = {8, 8, 8};
+  config.hidden_size = 192, config.mlp_dim = 768, config.num_layers = 6, config.num_heads = 6;
+  config.decoder_hidden_size = 96, config.decoder_mlp_dim = 384, config.decoder_num_layers = 2, config.decoder_num_heads = 6;
+  return config;
+}
+
 MaskedAutoencoderImpl::MaskedAutoencoderImpl(const MaskedAutoencoderConfig& config) : config_(config) {
   config.validate();
   patch_ = triple(config.patch_size);
@@ -80,7 +88,7 @@ MaskedAutoencoderImpl::MaskedAutoencoderImpl(const MaskedAutoencoderConfig& conf
                                                      .projection(config.proj_type == "conv" ? nn::PatchProjection::kConvolution : nn::PatchProjection::kPerceptron)
                                                      .position(position_of(config.pos_embed_type))
                                                      .axes(axes)));
-  blocks = register_module("blocks", transformer(nn::SelfAttentionOptions(E, config.num_heads).qkv_bias(config.qkv_bias), config.mlp_dim, config.num_layers, config.norm_eps));
+  blocks = register_module("blocks", transformer(nn::SelfAttentionOptions(E, config.num_heads).qkv_bias(config.qkv_bias).distance(config.distance), config.mlp_dim, config.num_layers, config.norm_eps));
   decoder_embed = register_module("decoder_embed", torch::nn::Linear(E, D));
   mask_tokens = register_parameter("mask_tokens", token(D));
   const auto& grid = patch_embedding->grid();
@@ -88,8 +96,13 @@ MaskedAutoencoderImpl::MaskedAutoencoderImpl(const MaskedAutoencoderConfig& conf
   auto table = position == nn::PositionEmbedding::kSinCos ? nn::sincos_positions(grid, D, axes) : torch::zeros({1, grid[0] * grid[1] * grid[2], D});
   if (position == nn::PositionEmbedding::kLearnable) nn::truncated_normal_(table);
   decoder_pos_embedding = register_parameter("decoder_pos_embedding", table, position == nn::PositionEmbedding::kLearnable);
-  decoder_blocks = register_module("decoder_blocks", transformer(nn::SelfAttentionOptions(D, config.decoder_num_heads).qkv_bias(config.qkv_bias), config.decoder_mlp_dim,
+  decoder_blocks = register_module("decoder_blocks", transformer(nn::SelfAttentionOptions(D, config.decoder_num_heads).qkv_bias(config.qkv_bias).distance(config.distance), config.decoder_mlp_dim,
                                                                  config.decoder_num_layers, config.norm_eps));
+  if (config.distance) {
+    const auto axis = [](int64_t n) { return torch::arange(n, torch::kFloat); };
+    const auto mesh = torch::meshgrid({axis(grid[0]), axis(grid[1]), axis(grid[2])}, "ij");
+    all_places_ = torch::stack({mesh[0].flatten(), mesh[1].flatten(), mesh[2].flatten()}, 1);
+  }
   decoder_pred = register_module("decoder_pred", torch::nn::Linear(D, patch_[0] * patch_[1] * patch_[2] * out_channels()));
 }
 
@@ -102,6 +115,11 @@ void MaskedAutoencoderImpl::check_input(const torch::Tensor& x) const {
     throw ArgumentError(c10::str("masked autoencoder: x is ", x.sizes(), ", expected [B,", config_.in_channels, "] and ", torch::IntArrayRef(config_.img_size)));
 }
 
+torch::Tensor MaskedAutoencoderImpl::places(const torch::Tensor& kept, int64_t images) const {
+  if (!all_places_.defined()) return {};
+  return kept.defined() ? all_places_.index_select(0, kept.flatten()).view({images, -1, 3}) : all_places_.unsqueeze(0).expand({images, -1, -1});
+}
+
 torch::Tensor MaskedAutoencoderImpl::encode(const torch::Tensor& x, const torch::Tensor& kept) {
   check_input(x);
   const auto image = as_volume(x);
@@ -110,14 +128,14 @@ torch::Tensor MaskedAutoencoderImpl::encode(const torch::Tensor& x, const torch:
   if (kept.defined() && kept.numel() > 0 && (kept.min().item<int64_t>() < 0 || kept.max().item<int64_t>() >= tokens()))
     throw ArgumentError(c10::str("masked autoencoder: a kept patch is outside 0 to ", tokens() - 1));
   const auto patches = kept.defined() ? patch_embedding->forward_kept(image, kept) : patch_embedding->forward(image);
-  return run(blocks, torch::cat({cls_token.expand({x.size(0), -1, -1}), patches}, 1));
+  return run(blocks, torch::cat({cls_token.expand({x.size(0), -1, -1}), patches}, 1), places(kept, x.size(0)));
 }
 
 torch::Tensor MaskedAutoencoderImpl::decode(const torch::Tensor& encoded, const torch::Tensor& kept) {
   const auto narrow = decoder_embed(encoded);
   auto patches = narrow.slice(1, 1);
-  if (kept.defined()) patches = mask_tokens.expand({narrow.size(0), tokens(), -1}).scatter(1, places(kept, narrow.size(2)), patches);
-  const auto y = run(decoder_blocks, torch::cat({narrow.slice(1, 0, 1), patches + decoder_pos_embedding}, 1));
+  if (kept.defined()) patches = mask_tokens.expand({narrow.size(0), tokens(), -1}).scatter(1, row_of(kept, narrow.size(2)), patches);
+  const auto y = run(decoder_blocks, torch::cat({narrow.slice(1, 0, 1), patches + decoder_pos_embedding}, 1), places({}, narrow.size(0)));
   return decoder_pred(y.slice(1, 1));
 }
 

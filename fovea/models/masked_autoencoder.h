@@ -28,6 +28,7 @@ struct MaskedAutoencoderConfig {
   std::string decoder_pos_embed_type = "sincos";
   double norm_eps = 1e-5;
   bool qkv_bias = false;
+  bool distance = false;
 
   template <class V>
   void visit(V& v) {
@@ -48,11 +49,15 @@ struct MaskedAutoencoderConfig {
     v("decoder_pos_embed_type", decoder_pos_embed_type, "sincos, learnable or none, of the decoder");
     v("norm_eps", norm_eps, "of the layer norms: 1e-5 as in MONAI, 1e-6 as in He's code");
     v("qkv_bias", qkv_bias, "bias on query, key and value");
+    v("distance", distance, "heads weigh patches down by their distance, each with a learned reach");
   }
 
   /// Throws ArgumentError naming the field, its value and what it should be.
   void validate() const;
 };
+
+/// 8^3 patches, encoder 192 wide with 6 blocks, decoder 96 with 2: trains on a few processors.
+MaskedAutoencoderConfig masked_autoencoder_small();
 
 /// Masked autoencoder: the encoder sees the visible patches alone, the decoder fills in a learned token for each hidden
 /// one and tells the voxels of all.
@@ -99,8 +104,11 @@ class MaskedAutoencoderImpl : public NetworkImpl {
   torch::Tensor cls_token, mask_tokens, decoder_pos_embedding;
 
  private:
+  torch::Tensor places(const torch::Tensor& kept, int64_t images) const;  // [B,K,3] in patches, or nothing
+
   MaskedAutoencoderConfig config_;
   nn::Triple patch_{};
+  torch::Tensor all_places_;  // [N,3]
 };
 TORCH_MODULE(MaskedAutoencoder);
 

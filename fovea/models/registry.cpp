@@ -21,6 +21,7 @@ const std::vector<Entry>& entries() {
       {"swin_unetr_48", [] { return NetworkConfig(swin_unetr_48()); }},
       {"unetr", [] { return NetworkConfig(UnetrConfig{}); }},
       {"masked_autoencoder", [] { return NetworkConfig(MaskedAutoencoderConfig{}); }},
+      {"masked_autoencoder_small", [] { return NetworkConfig(masked_autoencoder_small()); }},
       {"swin_unetr_v2_48", [] { return NetworkConfig(swin_unetr_v2_48()); }},
   };
   return list;

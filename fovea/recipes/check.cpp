@@ -38,6 +38,7 @@ const std::vector<RowCheck>& row_checks() {
       {"A6", "co-attention of scan and table: MCAT's loss, side XOR flag, where the flag looks", check_co_attention},
       {"A7", "report text as query: named lobes, left and right, a gate that noise closes (simulated)", check_report_text},
       {"A8", "radiomics token: features equal to published ones, whom a class token trusts", check_radiomics},
+      {"A9", "masked autoencoder: what is hidden, what it costs, real scans rebuilt, labels saved", check_masked_autoencoder},
       {"A10", "prognosis: Cox as R fits it, Rotterdam to GBSG, outline and outcome on one trunk", check_prognosis},
       {"A12", "differential equations: rotary scores, Green's functions in learned kernels, Burgers beside FNO", check_greens_function},
       {"A13", "stations and grids: simulated fields beside their exact posterior, real stations left out beside kriging", check_station_fusion},

@@ -36,7 +36,7 @@ const std::vector<Claim>& claims() {
     std::vector<Claim> list;
     for (const auto group :
          {score_claims, cost_claims, window_claims, layer_claims, application_claims, fusion_claims, report_text_claims,
-          radiomics_claims, prognosis_claims, science_claims, bag_claims, awaited_claims})
+          radiomics_claims, prognosis_claims, science_claims, bag_claims, autoencoder_claims})
       for (Claim& claim : group()) list.push_back(std::move(claim));
     const auto number = [](const Claim& c) { return std::stoi(c.id.substr(1)); };
     std::stable_sort(list.begin(), list.end(), [&](const Claim& a, const Claim& b) { return number(a) < number(b); });
@@ -61,14 +61,12 @@ ClaimOutcome run_claim(const Claim& claim, const ClaimOptions& options) {
   ClaimOutcome outcome{&claim, {}, "", "", 0};
   if (claim.cost == ClaimCost::kTrained && !options.full) {
     outcome.not_evaluated = "needs --full";
-  } else if (!claim.run) {
-    outcome.not_evaluated = "the recipe of row " + claim.awaits + " is not in this version";
+  } else if (const std::string lacks = claim.lacks ? claim.lacks() : ""; !lacks.empty()) {
+    outcome.not_evaluated = lacks;
   } else {
     const auto start = std::chrono::steady_clock::now();
     try {
       outcome.result = claim.run(options);
-      if (options.full && !claim.awaits.empty())
-        outcome.result->computed += " (trained part: the recipe of row " + claim.awaits + " is not in this version)";
     } catch (const Error& e) {
       if (e.code() != ExitCode::kBug) throw;
       outcome.failure = e.what();

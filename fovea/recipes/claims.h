@@ -42,11 +42,9 @@ struct Claim {
   std::string statement;  // in our words, one line
   std::string claimed;    // the only figure that is written down
   ClaimCost cost = ClaimCost::kInstant;
-  /// Empty: nothing of it can be computed yet.
   std::function<ClaimResult(const ClaimOptions&)> run = {};
-  /// Mission row whose recipe, not in this version, would compute it, or the trained part of it; "": nothing is
-  /// missing.
-  std::string awaits = {};
+  /// What has to be fetched first, "" when all is there; empty: it needs nothing.
+  std::function<std::string()> lacks = {};
 };
 
 /// Every claim by number. A recipe adds its own: a function returning them, declared below and named in claims.cpp.
@@ -56,7 +54,7 @@ const std::vector<Claim>& claims();
 struct ClaimOutcome {
   const Claim* claim = nullptr;
   std::optional<ClaimResult> result;
-  std::string not_evaluated;  // "needs --full", "the recipe of row P3a is not in this version"
+  std::string not_evaluated;  // "needs --full", "needs scripts/data mnist"
   std::string failure;        // the computation threw: a bug
   double seconds = 0;
 };
@@ -78,6 +76,6 @@ std::vector<Claim> radiomics_claims();
 std::vector<Claim> prognosis_claims();
 std::vector<Claim> science_claims();
 std::vector<Claim> bag_claims();
-std::vector<Claim> awaited_claims();
+std::vector<Claim> autoencoder_claims();
 
 }  // namespace fovea::recipes

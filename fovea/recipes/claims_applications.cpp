@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "fovea/core/rng.h"
 #include "fovea/data/patch_mask.h"
 #include "fovea/ops/axial_attention.h"
 #include "fovea/recipes/claims.h"
 #include "fovea/recipes/gaussian_ring.h"
+#include "fovea/recipes/hidden_patches.h"
 #include "fovea/recipes/kernel_experiments.h"
 #include "fovea/recipes/spatial_counts.h"
 #include "fovea/report/text.h"
@@ -85,63 +85,15 @@ ClaimResult hidden_97(const ClaimOptions&) {
   return r;
 }
 
-// Probability that `neighbours` given patches are all hidden when `hidden` of the `others` patches are.
-double all_hidden(int64_t others, int64_t hidden, int neighbours) {
-  double p = 1;
-  for (int i = 0; i < neighbours; ++i) p *= double(hidden - i) / double(others - i);
-  return p;
-}
-
-// Means over masks, with their standard errors: share of hidden interior blocks of a cube of edge 16 whose 6, and whose
-// 26 neighbours are all hidden, and visible ones of the 26.
-struct Neighbourhood {
-  std::array<double, 3> mean{}, error{};
-};
-Neighbourhood draw_neighbourhoods(double ratio, int masks, uint64_t seed) {
-  constexpr int64_t n = 16;
-  Neighbourhood result;
-  std::array<double, 3> sum{}, square{};
-  std::vector<uint8_t> visible(n * n * n);
-  for (int mask = 0; mask < masks; ++mask) {
-    Rng rng(seed, 0, uint32_t(mask));
-    std::fill(visible.begin(), visible.end(), 0);
-    for (const int64_t patch : data::draw_kept_patches(n * n * n, ratio, rng)) visible[patch] = 1;
-    double blocks = 0, six = 0, all = 0, seen = 0;
-    for (int64_t z = 1; z < n - 1; ++z)
-      for (int64_t y = 1; y < n - 1; ++y)
-        for (int64_t x = 1; x < n - 1; ++x) {
-          if (visible[(z * n + y) * n + x]) continue;
-          int faces = 0, any = 0;
-          for (int64_t dz = -1; dz <= 1; ++dz)
-            for (int64_t dy = -1; dy <= 1; ++dy)
-              for (int64_t dx = -1; dx <= 1; ++dx) {
-                const int v = visible[((z + dz) * n + y + dy) * n + x + dx];
-                any += v, faces += std::abs(dz) + std::abs(dy) + std::abs(dx) == 1 ? v : 0;
-              }
-          ++blocks, six += faces == 0, all += any == 0, seen += any;
-        }
-    const std::array<double, 3> means = {six / blocks, all / blocks, seen / blocks};
-    for (int i = 0; i < 3; ++i) sum[i] += means[i], square[i] += means[i] * means[i];
-  }
-  for (int i = 0; i < 3; ++i) {
-    result.mean[i] = sum[i] / masks;
-    result.error[i] = std::sqrt(std::max(0.0, square[i] / masks - result.mean[i] * result.mean[i]) / (masks - 1));
-  }
-  return result;
-}
-
-ClaimResult hidden_neighbours(const ClaimOptions& options) {
+ClaimResult hidden_neighbourhoods(const ClaimOptions& options) {
   ClaimResult r;
   double worst = 0;
   for (const double ratio : {0.97, 0.75}) {
-    const int64_t others = 4095, hidden = 4096 - data::kept_patches(4096, ratio) - 1;  // beside the hidden block itself
-    const std::array<double, 3> exact = {all_hidden(others, hidden, 6), all_hidden(others, hidden, 26),
-                                         26 * (1 - double(hidden) / double(others))};
-    const Neighbourhood drawn = draw_neighbourhoods(ratio, 400, options.seed);
-    for (int i = 0; i < 3; ++i) worst = std::max(worst, std::abs(drawn.mean[i] - exact[i]) / drawn.error[i]);
+    const HiddenNeighbours found = hidden_neighbours(ratio, 400, options.seed);
+    worst = std::max(worst, found.standard_errors());
     const std::string name = printed("_%.0f", 100 * ratio);
-    r.figures.emplace_back("all_6" + name, exact[0]), r.figures.emplace_back("all_26" + name, exact[1]),
-        r.figures.emplace_back("visible" + name, exact[2]);
+    r.figures.emplace_back("all_6" + name, found.exact[0]), r.figures.emplace_back("all_26" + name, found.exact[1]),
+        r.figures.emplace_back("visible" + name, found.exact[2]);
   }
   r.figures.emplace_back("monte_carlo_standard_errors", worst);
   r.verdict = r.figure("all_26_97") > 0.1 && worst <= 3 ? Verdict::kHolds : Verdict::kFalse;
@@ -213,7 +165,7 @@ std::vector<Claim> application_claims() {
       {"C32", "For a Gaussian tumour the best sampling ring has radius exactly sigma", "1 sigma", kSeconds, best_ring},
       {"C34", "Spatial attention costs only a few parameters", "a few", kInstant, few_weights},
       {"C39", "MAE hides up to 97 %", "97 %", kInstant, hidden_97},
-      {"C40", "... and a block's neighbours may all be hidden too", "all hidden", kSeconds, hidden_neighbours},
+      {"C40", "... and a block's neighbours may all be hidden too", "all hidden", kSeconds, hidden_neighbourhoods},
       {"C43", "Axial attention: first 'rows' = across species at one position, then 'columns'", "rows: species",
        kSeconds, rows_and_columns},
       {"C46", "The finite-difference inverse is the Green's function", "equal", kInstant, green},

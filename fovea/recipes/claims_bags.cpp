@@ -36,7 +36,8 @@ ClaimResult attention_finds_what_tells(const ClaimOptions& options) {
 }  // namespace
 
 std::vector<Claim> bag_claims() {
-  return {{"C31", "MIL attention gives the tell-tale tiles the most weight", "most", ClaimCost::kTrained, attention_finds_what_tells}};
+  return {{"C31", "MIL attention gives the tell-tale tiles the most weight", "most", ClaimCost::kTrained, attention_finds_what_tells,
+           [] { return std::string(data::has_mnist_digits() ? "" : "needs scripts/data mnist"); }}};
 }
 
 }  // namespace fovea::recipes

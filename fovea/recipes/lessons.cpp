@@ -121,7 +121,7 @@ const std::vector<Lesson>& lessons() {
     std::vector<Lesson> list;
     for (const auto group : {score_lessons, window_lessons, layer_lessons, kernel_lessons, spatial_lessons, trained_lessons,
                              fusion_lessons, report_text_lessons, radiomics_lessons, prognosis_lessons, science_lessons,
-                             bag_lessons})
+                             bag_lessons, autoencoder_lessons})
       for (Lesson& lesson : group()) list.push_back(std::move(lesson));
     return list;
   }();

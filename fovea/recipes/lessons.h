@@ -113,5 +113,6 @@ std::vector<Lesson> radiomics_lessons();  // whom-to-trust
 std::vector<Lesson> prognosis_lessons();  // one-trunk
 std::vector<Lesson> science_lessons();  // greens-function
 std::vector<Lesson> bag_lessons();        // bag-of-digits
+std::vector<Lesson> autoencoder_lessons();  // hidden-97
 
 }  // namespace fovea::recipes

@@ -1,6 +1,7 @@
 #include "fovea/recipes/segment_config.h"
 
 #include "fovea/core/error.h"
+#include "fovea/infer/model_folder.h"
 #include "fovea/infer/network_json.h"
 #include "fovea/io/config.h"
 #include "fovea/models/registry.h"
@@ -41,20 +42,30 @@ std::optional<T> wished(const io::Json& file, const std::string& where, const ch
     throw ArgumentError(where + ": plan." + key + ": expected " + expected + ", found " + file["plan"][key].dump());
   }
 }
+// The network and patch of a model folder become those of the plan, unless the file or the overrides name a network.
+void begin_like(const std::filesystem::path& start, io::Json& given) {
+  io::Json& plan = given["plan"];
+  if (plan.contains("network") || plan.contains("network_config") || !std::filesystem::is_directory(start)) return;
+  const auto model = infer::open_model(start);
+  plan["network"] = model.network.at("network"), plan["network_config"] = model.network.at("config");
+  if (!plan.contains("patch_size") && model.recipe.contains("plan")) plan["patch_size"] = model.recipe["plan"].at("patch_size");
+}
 }  // namespace
 
 SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::filesystem::path& file, const std::vector<std::string>& overrides,
-                                     int64_t max_ram_bytes) {
+                                     int64_t max_ram_bytes, const std::filesystem::path& start) {
   const std::string where = file.empty() ? "config" : file.string();
   io::Json given = file.empty() ? io::Json::object() : io::read_json(file);
   if (!given.is_object()) throw ArgumentError(where + ": expected an object with keys, found " + given.dump());
   for (const std::string& assignment : overrides) io::apply_override(given, assignment);
   refuse_unknown_keys(given, io::to_json(SegmentConfig{}), where);  // before any scan is read
+  if (!start.empty()) begin_like(start, given);
+  const bool pretrains = given.contains("pretrain") && given["pretrain"].value("ratio", 0.0) > 0;
 
   data::PlanOptions options;
   options.max_ram_bytes = max_ram_bytes;
   options.parallel = ops::torch_parallel_for;
-  options.network = wished<std::string>(given, where, "network", "a name").value_or("swin_unetr_12");
+  options.network = wished<std::string>(given, where, "network", "a name").value_or(pretrains ? "masked_autoencoder_small" : "swin_unetr_12");
   options.spacing_mm = wished<std::array<double, 3>>(given, where, "spacing_mm", "three numbers");
   options.patch_size = wished<std::array<int64_t, 3>>(given, where, "patch_size", "three integers");
   options.batch_size = wished<int64_t>(given, where, "batch_size", "an integer");
@@ -63,6 +74,7 @@ SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::fi
   SegmentConfig defaults;
   defaults.plan = plan;
   defaults.predict = infer::nnunet_windows(plan.patch_size, {});
+  if (pretrains) defaults.train.best_metric = "error", defaults.train.best_is = train::BestIs::kLowest, defaults.augment = data::augment_preset("none");
   io::Json resolved = io::to_json(defaults);
   merge(resolved, given);
   if (resolved["train"]["steps"] == 0 && resolved["train"]["max_time_s"] == 0.0) resolved["train"]["steps"] = 5000;
@@ -72,11 +84,16 @@ SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::fi
 
   // The network's own config: preset, then the file's fields, then the dataset's channels and classes.
   auto network = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, where + ": plan");
-  models::set_channels(network, config.plan.channels(), config.plan.classes());
+  models::set_channels(network, config.plan.channels(), pretrains ? config.plan.channels() : config.plan.classes());
   if (!config.plan.network_config.contains("img_size")) models::set_image_size(network, {config.plan.patch_size.begin(), config.plan.patch_size.end()});
   const io::Json whole = infer::network_to_json(network);
   config.plan.network = whole["network"], config.plan.network_config = whole["config"];
   config.plan.validate();
+  if (pretrains) {
+    if (!(config.pretrain.ratio < 1)) throw ArgumentError(where + ": pretrain.ratio is " + std::to_string(config.pretrain.ratio) + ", expected 0 <= ratio < 1");
+    if (!std::holds_alternative<models::MaskedAutoencoderConfig>(network))
+      throw ArgumentError(where + ": network '" + config.plan.network + "' rebuilds no hidden patches, expected a masked_autoencoder; leave plan.network away");
+  }
   return config;
 }
 

@@ -47,6 +47,8 @@ torch::Tensor mirrored(const torch::Tensor& t) { return t.flip({t.dim() - 1}).co
 }  // namespace
 
 Segmenter Segmenter::load(const fs::path& model) {
+  if (infer::recipe_of(model) == "pretrain")
+    throw ArgumentError(model.string() + ": learnt to rebuild hidden patches and labels nothing; begin a training from it: fovea train --start " + model.string());
   auto loaded = infer::load_model(model);
   Segmenter s;
   s.network = loaded.network;

@@ -9,7 +9,9 @@
 #include "fovea/core/progress.h"
 #include "fovea/data/case_cache.h"
 #include "fovea/infer/model_folder.h"
+#include "fovea/infer/import_weights.h"
 #include "fovea/infer/network_json.h"
+#include "fovea/infer/weights.h"
 #include "fovea/io/config.h"
 #include "fovea/io/image.h"
 #include "fovea/models/registry.h"
@@ -61,23 +63,64 @@ train::Metrics validate(const models::Network& network, const SegmentConfig& con
   return metrics;
 }
 
-// Patches in the order that the trainer asks for; the loader's threads run ahead.
-train::BatchSource source_of(data::PatchLoader& loader) {
-  return [&loader, started = false](int64_t epoch, int64_t index) mutable {
+// Patches in the order that the trainer asks for; the loader's threads run ahead. Without labels: a batch's label says
+// which batch it is, and what is hidden hangs on that.
+train::BatchSource source_of(data::PatchLoader& loader, bool labels) {
+  return [&loader, labels, started = false](int64_t epoch, int64_t index) mutable {
     if (!started) loader.start(uint32_t(epoch), uint32_t(index)), started = true;
     auto batch = loader.next();
     FOVEA_CHECK(batch.epoch == epoch && batch.index == index, "the loader is not where the trainer is");
-    return train::Batch{batch.image, batch.label, batch.ids};
+    return train::Batch{batch.image, labels ? batch.label : torch::tensor({epoch, index}), batch.ids};
   };
 }
 
+constexpr uint32_t kHideStream = 101, kHeldOutStream = 102;
+
+// The patches of n images that stay visible: [n,K].
+torch::Tensor draw_visible(const models::MaskedAutoencoderImpl& network, const PretrainConfig& config, int64_t n, Rng rng) {
+  std::vector<torch::Tensor> masks;
+  for (int64_t i = 0; i < n; ++i) masks.push_back(torch::tensor(data::draw_kept_patches(network.grid(), config.ratio, config.mask, rng)));
+  return torch::stack(masks);
+}
+
+torch::Tensor rebuild_loss(models::MaskedAutoencoderImpl& network, const torch::Tensor& images, const torch::Tensor& visible, const PretrainConfig& config) {
+  return models::hidden_patch_loss(network, images, network.rows(images, visible), visible, config.normalise);
+}
+
+// Mean error of hidden patches of the held-out cases, the same patch and mask of each every time.
+train::Metrics rebuild_error(models::MaskedAutoencoderImpl& network, const SegmentConfig& config, data::PatchLoader& held_out) {
+  const torch::NoGradGuard no_grad;
+  const bool was_training = network.is_training();
+  network.eval();
+  double sum = 0;
+  for (int64_t i = 0; i < config.validation_cases; ++i) {
+    const auto batch = held_out.get(0, uint32_t(i));
+    const auto visible = draw_visible(network, config.pretrain, batch.image.size(0), Rng(config.train.seed, 0, uint32_t(i), kHeldOutStream));
+    sum += rebuild_loss(network, batch.image, visible, config.pretrain).item<double>();
+  }
+  network.train(was_training);
+  return {{"error", sum / double(config.validation_cases)}};
+}
+
+// Weights to begin with; says which of the network's are not among them.
+void begin_from(const fs::path& start, models::NetworkImpl& network, bool pretrains) {
+  io::TensorMap weights = fs::is_directory(start) ? infer::open_model(start).weights : infer::read_weights(start);
+  if (!pretrains) weights = infer::encoder_weights(std::move(weights));
+  const auto report = infer::load_weights(network, weights, start.string(), infer::Coverage::kAny);
+  std::string line = "begins from " + std::to_string(report.loaded) + " tensors of " + start.string();
+  if (!report.missing.empty()) line += "; " + std::to_string(report.missing.size()) + " are random: " + report.missing.front() + (report.missing.size() > 1 ? ", ..." : "");
+  print_line(line);
+}
+
 std::string model_card(const data::Dataset& dataset, const SegmentConfig& config, const Cases& cases, const SegmentTrainResult& result) {
-  std::string card = "# Segmentation of " + dataset.name + "\n\nA " + config.plan.network + " trained by Fovea.\n\n";
+  std::string card = (config.pretrains() ? "# Pretrained without labels on " : "# Segmentation of ") + dataset.name + "\n\nA " + config.plan.network + " trained by Fovea.\n\n";
   card += "- Training cases: " + std::to_string(cases.train.size()) + (cases.train.size() == 1 ? " (one subject: expect no more than that)" : "") + "\n";
   card += "- Held-out cases: " + std::to_string(cases.held_out.size()) + "\n";
   card += "- Optimizer steps: " + std::to_string(result.training.step) + ", best at " +
-          (result.training.best_step ? std::to_string(*result.training.best_step) : "the end (no validation)") + "\n- Classes:";
-  for (const auto& label : config.plan.labels) card += " " + label.name + ";";
+          (result.training.best_step ? std::to_string(*result.training.best_step) : "the end (no validation)") + "\n";
+  if (config.pretrains()) card += "- Hidden of each image: " + std::to_string(config.pretrain.ratio) + " of its patches. Encoder and decoder, to begin a training from; labels nothing.\n";
+  else card += "- Classes:";
+  for (const auto& label : config.plan.labels) card += config.pretrains() ? "" : " " + label.name + ";";
   card += "\n\nNot a medical device. Weights may carry traces of the training data (membership inference is not prevented).\n";
   return card;
 }
@@ -107,11 +150,18 @@ std::vector<EvaluationLabel> evaluation_labels(const std::vector<data::LabelClas
 }
 
 SegmentTrainResult train_segmentation(const data::Dataset& dataset, const SegmentConfig& config, const SegmentTrainOptions& options) {
-  const Cases cases = split_cases(dataset, options.fold);
+  Cases cases = split_cases(dataset, options.fold);
+  if (config.pretrains())
+    for (auto* group : {&cases.train, &cases.held_out})
+      for (data::Case& one : *group) one.label.clear();
+  else if (!dataset.is_labelled())
+    throw IoError(dataset.root, "has no labels to learn; --pretrain learns without");
   const io::Json resolved = io::to_json(config);
   train::require_new_or_same_run(options.run, resolved, options.resume);
   const auto network_config = infer::network_from_json({{"network", config.plan.network}, {"config", config.plan.network_config}}, "plan");
   const models::Network network = models::make_network(network_config, config.train.seed);
+  if (!options.start.empty()) begin_from(options.start, *network, config.pretrains());
+  auto* autoencoder = config.pretrains() ? dynamic_cast<models::MaskedAutoencoderImpl*>(network.get()) : nullptr;
   const auto& patch = config.plan.patch_size;
   network->check_input(torch::empty({config.train.batch_size, config.plan.channels(), patch[0], patch[1], patch[2]}, torch::kMeta));
   train::RunFolder folder(options.run);
@@ -126,8 +176,9 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
   std::vector<fs::path> files;
   for (const data::Case& one : cases.train) {
     files.insert(files.end(), one.images.begin(), one.images.end());
-    files.push_back(one.label);
+    if (!one.label.empty()) files.push_back(one.label);
   }
+  if (!options.start.empty()) files.push_back(fs::is_directory(options.start) ? options.start / "weights.safetensors" : options.start);
   folder.write_manifest({config.train.seed, options.command, files, {}});
 
   auto loader_options = config.loader;
@@ -140,20 +191,31 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
   if (!options.resume) resume_command.push_back("--resume");
   train::Trainer trainer(*network, config.train, folder, train::shell_line(resume_command));
   if (options.resume) trainer.resume();
+  std::optional<data::PatchLoader> held_out_patches;
+  if (config.pretrains() && !cases.held_out.empty()) {
+    auto one_each = loader_options;
+    one_each.batch_size = 1, one_each.foreground_fraction = 0;
+    held_out_patches.emplace(cases.held_out, config.plan, data::augment_preset("none"), one_each);
+  }
+  const train::Validation validation = [&] { return config.pretrains() ? rebuild_error(*autoencoder, config, *held_out_patches) : validate(network, config, held_out); };
   const train::LossFunction loss = [&](const train::Batch& batch) {
+    if (config.pretrains()) {
+      const Rng rng(config.train.seed, uint32_t(batch.label[0].item<int64_t>()), uint32_t(batch.label[1].item<int64_t>()), kHideStream);
+      return rebuild_loss(*autoencoder, batch.image, draw_visible(*autoencoder, config.pretrain, batch.image.size(0), rng), config.pretrain);
+    }
     return train::deep_supervision_loss(network->forward_scales(batch.image), batch.label, config.loss);
   };
-  result.training = trainer.run(source_of(loader), loss, cases.held_out.empty() ? train::Validation{} : [&] { return validate(network, config, held_out); });
+  result.training = trainer.run(source_of(loader, !config.pretrains()), loss, cases.held_out.empty() ? train::Validation{} : validation);
   if (result.training.reason == train::StopReason::kInterrupted) return result;
 
   trainer.use_best_weights();
   const fs::path model = options.run / "model";
-  const io::Json recipe = {{"recipe", "segment"}, {"plan", io::to_json(config.plan)}, {"predict", io::to_json(config.predict)}};
+  const io::Json recipe = {{"recipe", config.pretrains() ? "pretrain" : "segment"}, {"plan", io::to_json(config.plan)}, {"predict", io::to_json(config.predict)}};
   infer::save_model(model, *network, {infer::network_to_json(network_config), recipe}, model_card(dataset, config, cases, result));
   result.model = model;
   SegmentReport report;
   report.run = options.run;
-  if (!cases.held_out.empty()) {
+  if (!cases.held_out.empty() && !config.pretrains()) {
     report.evaluation = evaluate_held_out(dataset, cases, model, options.run / "validation");
     result.summary = options.run / "validation/summary.json";
     write_summary(result.summary, *report.evaluation);

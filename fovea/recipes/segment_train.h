@@ -14,6 +14,7 @@ namespace fovea::recipes {
 struct SegmentTrainOptions {
   std::filesystem::path run;          // runs/NAME
   std::optional<int64_t> fold;        // none: train on every labelled case
+  std::filesystem::path start;        // model folder or weights file to begin from; empty: random weights
   bool resume = false;
   std::vector<std::string> command;   // argv, for the manifest and the line how to resume
 };
@@ -31,6 +32,8 @@ std::vector<EvaluationLabel> evaluation_labels(const std::vector<data::LabelClas
 /// Trains a segmentation network: RUN/{config.json, manifest.json, log.csv, validation.csv, events, checkpoints/}, then with
 /// the best weights RUN/model, RUN/validation (each held-out case predicted on its own grid, summary.json) and RUN/report.html.
 /// A finished run is not trained again: with resume it returns what is there.
+/// With config.pretrain labels are not read: a masked autoencoder learns to rebuild hidden patches, RUN/model holds encoder
+/// and decoder, and validation is the error on held-out cases.
 /// Errors   ArgumentError: the run exists and resume is off, or its config differs; IoError for data; see train::Trainer.
 SegmentTrainResult train_segmentation(const data::Dataset& dataset, const SegmentConfig& config, const SegmentTrainOptions& options);
 

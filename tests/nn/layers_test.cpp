@@ -258,5 +258,24 @@ TEST(TruncatedNormal, HasTheAskedDeviationAndStaysInside) {
   EXPECT_GE(t.min().item<float>(), -0.5f);
 }
 
+TEST(SelfAttention, WithADistanceScoresFallWithTheSquareOfIt) {
+  torch::manual_seed(7);
+  SelfAttention layer(SelfAttentionOptions(12, 2).distance(true));
+  layer->to(torch::kDouble);
+  const auto x = torch::randn({2, 6, 12}, torch::kDouble), places = 3 * torch::randn({2, 5, 3}, torch::kDouble);
+  layer->set_capture(true);
+  const auto out = layer->forward(x, places);
+  const auto parts = layer->qkv(x).view({2, 6, 3, 2, 6}).permute({2, 0, 3, 1, 4});
+  auto far = torch::zeros({2, 6, 6}, torch::kDouble);  // the first token is nowhere
+  far.slice(1, 1).slice(2, 1).copy_((places.unsqueeze(2) - places.unsqueeze(1)).square().sum(3));
+  const auto scores = torch::matmul(parts[0], parts[1].transpose(2, 3)) / std::sqrt(6.0) - layer->distance.exp().view({1, 2, 1, 1}) * far.unsqueeze(1);
+  const auto weights = scores.softmax(3);
+  const auto expected = layer->out_proj(torch::matmul(weights, parts[2]).transpose(1, 2).reshape({2, 6, 12}));
+  EXPECT_LT((out - expected).abs().max().item<double>(), 1e-12);
+  EXPECT_LT((layer->rows(torch::arange(6)) - weights).abs().max().item<double>(), 1e-12);
+  out.square().sum().backward();
+  EXPECT_GT(layer->distance.grad().abs().min().item<double>(), 0);
+}
+
 }  // namespace
 }  // namespace fovea::nn

@@ -1,5 +1,6 @@
 """fovea claims: the table, its machine-readable form, and what a user can get wrong. The bands stand in tests/recipes."""
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -23,9 +24,9 @@ def test_json_says_how_each_figure_came_about():
     assert nodules["verdict"] is None and nodules["not_evaluated"] == "needs --full"
 
 
-def test_a_trained_claim_without_its_recipe_says_so_with_full():
-    done = fovea("claims", "--only", "C41", "--full")
-    assert "the recipe of row A9 is not in this version" in done.stdout and done.stderr == ""
+def test_a_trained_claim_whose_data_are_not_there_says_what_to_fetch(tmp_path):
+    done = fovea("claims", "--only", "C31", "--full", env={**os.environ, "FOVEA_DATA": str(tmp_path)})
+    assert "needs scripts/data mnist" in done.stdout and done.stderr == ""
 
 
 def test_c8_counts_the_voxels_of_a_given_scan(tmp_path):
