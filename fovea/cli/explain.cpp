@@ -53,7 +53,7 @@ void run(const ExplainArguments& a, const CLI::App& command) {
   a.common.apply();
   const std::string recipe = infer::recipe_of(a.model);
   if (recipe == "slide") return run_slide(a);
-  for (const char* flag : {"--features", "--um-per-pixel", "--deep-zoom-um"})
+  for (const char* flag : {"--features", "--um-per-pixel", "--deep-zoom-um", "--picture-px"})
     if (command.count(flag)) throw ArgumentError(std::string("explain: ") + flag + " is for slides; " + a.model.string() + " is a model of another recipe");
   if (recipe == "patient") return run_patient(a);
   if (!a.patient.empty()) throw ArgumentError("explain: --patient is for models of patients; " + a.model.string() + " labels voxels");
@@ -87,6 +87,7 @@ void add_explain(CLI::App& program) {
   command->add_option("--features", a->slide.features, "of the slide: file or folder; default: made anew")->group("Slides");
   command->add_option("--um-per-pixel", a->slide.um_per_pixel, "of a slide that does not say it")->group("Slides");
   command->add_option("--deep-zoom-um", a->slide.deep_zoom_um, "micrometres of a pixel of the deep-zoom picture")->capture_default_str()->group("Slides");
+  command->add_option("--picture-px", a->slide.picture_px, "longer side of the pictures")->capture_default_str()->check(CLI::Range(16, 30000))->group("Slides");
   a->common.add_to(*command);
   command->callback([a, command] { run(*a, *command); });
 }

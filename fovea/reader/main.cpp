@@ -78,6 +78,7 @@ void limit_cpu_from_now(rlim_t seconds) {
 
 int read_slide(char** arguments) {
   limit(RLIMIT_AS, rlim_t{4} << 30);
+  limit_cpu_from_now(60);
   const QuietLibraries quiet;
   fovea::reader::WholeSlide slide(arguments[0]);
   fovea::io::Json head = {{"vendor", slide.vendor()}, {"levels", fovea::io::Json::array()}, {"notes", slide.notes()}};
@@ -135,7 +136,7 @@ int encode_features() {
 
 int main(int argc, char** argv) {
   limit(RLIMIT_CORE, 0);
-  limit_cpu_from_now(600);
+  if (argc < 2 || std::string(argv[1]) != "slide") limit(RLIMIT_CPU, 600);
   try {
     if (argc == 7 && std::string(argv[1]) == "dicom") return read_dicom(argv + 2);
     if (argc == 3 && std::string(argv[1]) == "slide") return read_slide(argv + 2);

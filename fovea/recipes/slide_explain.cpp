@@ -31,7 +31,8 @@ data::SlideFeatures features_of(const SlideModel& model, io::Slide& slide, const
   if (!options.features.empty()) {
     const auto path = fs::is_directory(options.features) ? data::find_slide_features(options.features, slide.path().stem().string()) : options.features;
     auto features = data::read_slide_features(path);
-    if (!features.coords.defined() || !features.edge_level0) throw IoError(path, "has no coordinates, so its rows have no place on the slide; give the .h5 that holds them");
+    if (!features.coords.defined()) throw IoError(path, "has no coordinates, so its rows have no place on the slide; give the .h5 that holds them");
+    if (!features.edge_level0) throw IoError(path, "does not say how large its tiles are, and its coordinates are all alike; give the attribute patch_size_level0");
     const auto& finest = slide.info().levels[0];
     const auto least = std::get<0>(features.coords.min(0)), most = std::get<0>(features.coords.max(0));
     if (least.min().item<int64_t>() < 0 || most[0].item<int64_t>() >= finest.width || most[1].item<int64_t>() >= finest.height)
