@@ -24,6 +24,10 @@ test: build
 fuzz: setup
 	@cmake --preset fuzz >/dev/null && cmake --build --preset fuzz && scripts/fuzz --seconds 60
 
+# Hours; `scripts/trust build/release --quick` for minutes. Writes docs/results/trust.md.
+trust: build
+	@cmake --preset fuzz >/dev/null && cmake --build --preset fuzz && scripts/trust $(BUILD)
+
 test-aarch64:
 	@scripts/test_aarch64
 

@@ -182,7 +182,7 @@ class Parser {
       if (line.ends_with('\r')) line.remove_suffix(1);
       if (number == 1) {
         if (line.size() != 8 || !line.starts_with("NRRD000") || line[7] < '1' || line[7] > '5')
-          fail("begins with " + quote(line) + ", expected NRRD0001 to NRRD0005");
+          fail("begins with " + quote(line.substr(0, 8)) + ", expected NRRD0001 to NRRD0005");
         continue;
       }
       if (line.empty() || line[0] == '#') continue;
@@ -192,10 +192,16 @@ class Parser {
         continue;
       }
       const size_t split = colon != line.npos ? colon : line.ends_with(':') ? line.size() - 1 : line.npos;
-      if (split == line.npos) fail(where + " is " + quote(line) + ", expected \"field: value\"");
+      // A damaged line may hold what names a patient: only words close to those of the format are repeated.
+      if (split == line.npos) fail(where + " has no colon, expected \"field: value\"");
       const std::string name = lower(line.substr(0, split));
       const auto known = std::find_if(kFields.begin(), kFields.end(), [&](const auto& f) { return f.first == name; });
-      if (known == kFields.end()) fail(where + ": " + quote(name) + " is no NRRD field");
+      if (known == kFields.end()) {
+        std::vector<std::string> names;
+        for (const auto& field : kFields) names.emplace_back(field.first);
+        const std::string nearest = nearest_name(name, names);
+        fail(where + ": " + (nearest.empty() ? "what stands before the colon" : quote(name)) + " is no NRRD field" + (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+      }
       if (!h_.fields.emplace(known->second, trim(line.substr(split + 1))).second)
         fail(where + ": field \"" + std::string(known->second) + "\" is there twice");
     }

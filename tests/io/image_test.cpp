@@ -423,8 +423,9 @@ TEST_F(NrrdTest, RefusesHeadersThatDoNotAddUp) {
               HasSubstr("field \"type\" is \"float3\", expected an integer type, float or double"));
   EXPECT_THAT(why("type: short\n", ""), HasSubstr("lacks the field \"type\""));
   EXPECT_THAT(why("type: short", "type: short\ntype: int"), HasSubstr("line 4: field \"type\" is there twice"));
-  EXPECT_THAT(why("type: short", "tpye: short"), HasSubstr("\"tpye\" is no NRRD field"));
-  EXPECT_THAT(why("type: short", "type short"), HasSubstr("expected \"field: value\""));
+  EXPECT_THAT(why("type: short", "tpye: short"), HasSubstr("\"tpye\" is no NRRD field; did you mean \"type\"?"));
+  EXPECT_THAT(why("type: short", "Erika Mustermann: short"), HasSubstr("line 3: what stands before the colon is no NRRD field"));
+  EXPECT_THAT(why("type: short", "type short"), HasSubstr("line 3 has no colon, expected \"field: value\""));
   EXPECT_THAT(why("dimension: 3", "dimension: 17"), HasSubstr("expected 1 to 16"));
   EXPECT_THAT(why("dimension: 3", "dimension: 4"), HasSubstr("field \"sizes\" is \"2 3 4\", expected 4 numbers"));
   EXPECT_THAT(why("sizes: 2 3 4", "sizes: 2 0 4"), HasSubstr("whole numbers from 1 to 2147483648"));

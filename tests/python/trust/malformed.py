@@ -9,7 +9,7 @@ fields   1 to 3 header fields set to extremes (-1, 0, 32767, NaN, 1e30, 5000 let
 paths    files that name another file outside their folder, absolute, by .., by a link: refused
 
 A refusal is exit code 2 with one line on stderr, nothing on stdout, and no file. Each file is read by a process of its own with
-4 GiB of address space, 5 seconds and a limit of 64 MiB for what it may unpack to. Every 25th is read by `fovea info` as well;
+4 GiB of address space, 5 seconds and a limit of 64 MiB for what it may unpack to; a name put into every header must never come out. Every 25th is read by `fovea info` as well;
 slides always are. Exit 1 if any file ended otherwise.
 """
 import argparse
@@ -36,6 +36,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 BUILD = pathlib.Path(os.environ.get("FOVEA_BUILD", "build/release")).resolve()
 DECODED = 64 << 20
 EXTREMES = [-1, 0, 9, 255, 32767, float("nan"), float("inf"), 1e30]
+CANARY = "DOE^JANE"  # in every field of the good files that may name a patient; may never be printed nor written
 TEXTS = ["-1", "0", "9", "255", "32767", "nan", "inf", "1e30", "9" * 20, "a" * 5000, "%s%n", "../x", ""]
 
 
@@ -43,12 +44,16 @@ TEXTS = ["-1", "0", "9", "255", "32767", "nan", "inf", "1e30", "9" * 20, "a" * 5
 
 def nifti():
     image = nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.diag([-1.5, 1.5, 2, 1]))
+    for field in ("descrip", "aux_file", "intent_name", "db_name"):
+        image.header[field] = CANARY.encode()
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", CANARY.encode()))
     return image.to_bytes()
 
 
 def nrrd():
     fields = ["NRRD0004", "type: int16", "dimension: 3", "space: left-posterior-superior", "sizes: 8 8 8", "space directions: (1,0,0) (0,1,0) (0,0,2)",
-              "kinds: domain domain domain", "endian: little", "encoding: raw", "space origin: (0,0,0)", "", ""]
+              "kinds: domain domain domain", "endian: little", "encoding: raw", "space origin: (0,0,0)",
+              f"# {CANARY}", f'content: "{CANARY}"', f"PatientName:={CANARY}", "", ""]
     return "\n".join(fields).encode() + np.arange(512, dtype="<i2").tobytes()
 
 
@@ -57,7 +62,7 @@ def dicom(folder=pathlib.Path("/dev/shm")):
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, CTImageStorage, "1.2.3.4.5"
     d = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     d.SOPClassUID, d.SOPInstanceUID, d.Modality, d.SeriesInstanceUID, d.StudyInstanceUID, d.SeriesNumber = CTImageStorage, "1.2.3.4.5", "CT", "1.2.3.4", "1.2.3", 1
-    d.PatientName = "DOE^JANE"
+    d.PatientName = d.PatientID = d.StudyDescription = d.SeriesDescription = d.InstitutionName = d.ReferringPhysicianName = d.AccessionNumber = CANARY
     d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = 16, 16, 1, "MONOCHROME2"
     d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
     d.ImagePositionPatient, d.ImageOrientationPatient, d.PixelSpacing, d.SliceThickness = [0, 0, 0], [1, 0, 0, 0, 1, 0], [1, 1], 2.5
@@ -100,7 +105,7 @@ def tiff():
 
 
 def header_range(kind, good):
-    return {"nifti": (0, 352), "nii.gz": (0, 40), "nrrd": (0, good.find(b"\n\n") + 2), "dicom": (128, good.find(b"\xe0\x7f\x10\0") + 12), "safetensors": (0, len(good) - 368),
+    return {"nifti": (0, 384), "nii.gz": (0, 40), "nrrd": (0, good.find(b"\n\n") + 2), "dicom": (128, good.find(b"\xe0\x7f\x10\0") + 12), "safetensors": (0, len(good) - 368),
             "tiff": (0, len(good))}[kind]
 
 
@@ -241,6 +246,8 @@ class Ending:
         """What is wrong about this ending, or None."""
         if self.code < 0:
             return f"killed by {signal.Signals(-self.code).name}"
+        if CANARY in self.stderr or CANARY.encode() in self.stdout:
+            return "printed what names a patient"
         if self.cpu_s > 5:
             return f"took {self.cpu_s:.1f} s"
         if self.peak_bytes > DECODED + (200 << 20):
@@ -281,6 +288,9 @@ def campaign(cuts, flips, fields, seed, kinds=tuple(GOOD), program_every=25):
             if problem:
                 tally["problems"].append(f"{path.name}: {problem}")
             for name in left:
+                content = (root / name).read_bytes()
+                if CANARY.encode() in (gzip.decompress(content) if name.endswith(".gz") else content):
+                    tally["problems"].append(f"{path.name}: {name} names a patient")
                 (root / name).unlink(missing_ok=True)
         tally["read" if endings[0].code == 0 else "refused"] += 1
 
