@@ -31,6 +31,7 @@ PatientBaseline fit_baseline(const EncodedPatients& patients, const std::vector<
   // A small penalty keeps a column that is constant among the training rows, or tells events apart, finite.
   const auto fit = train::fit_cox(learnt, {patients.time.index_select(0, train), patients.event.index_select(0, train)}, train::CoxTies::kEfron, 1e-6);
   out.outcome = fit.risk(asked).unsqueeze(1);
+  out.head.learn_hazard(fit.risk(learnt).unsqueeze(1), survival_of(patients, train));
   return out;
 }
 

@@ -174,6 +174,7 @@ FittedPatients fit_patients(const EncodedPatients& patients, const PatientSplit&
   out.training = trainer.run(source, loss, split.validation.size(0) > 0 ? validation : train::Validation{});
   trainer.use_best_weights();
   out.network->eval();
+  if (out.head.kind == PatientOutcome::kCox) out.head.learn_hazard(answer_patients(*out.network, patients, split.train).outcome, survival_of(patients, split.train));
   return out;
 }
 

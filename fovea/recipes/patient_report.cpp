@@ -38,6 +38,8 @@ void add_scores(report::HtmlReport& html, const PatientReport& r) {
   html.tiles(tiles);
   report::Table table;
   table.caption = std::to_string(r.scored) + " patients; in brackets what 95 % of 1000 resamples of them give.";
+  for (const auto& s : network.scores)
+    if (s.name == "Brier score") table.caption += " Brier score: squared error of predicted survival, mean over the middle 80 % of the event times; lower is better.";
   table.columns = {{"method", report::Align::kText}};
   for (const auto& s : network.scores) table.columns.push_back({s.name});
   for (const auto& m : r.methods) {
@@ -47,6 +49,24 @@ void add_scores(report::HtmlReport& html, const PatientReport& r) {
     table.rows.push_back(row);
   }
   html.table(table);
+}
+
+// Predicted survival of fifths of the patients beside what Kaplan and Meier saw of them, at the middle time.
+void add_calibration(report::HtmlReport& html, const PatientReport& r) {
+  constexpr int64_t kGroups = 5;
+  if (r.head->cuts.empty() || int64_t(r.known.size()) < 4 * kGroups) return;
+  const double time = r.head->cuts[r.head->cuts.size() / 2];
+  std::vector<double> told;
+  for (const auto& row : r.head->survival(r.outcome, {time})) told.push_back(row[0]);
+  if (told.empty()) return;
+  report::LinePlot plot;
+  plot.title = report::printed("Calibration at time %.4g, by fifths of the patients", time);
+  plot.x_label = "predicted share without the event", plot.y_label = "seen (Kaplan-Meier)", plot.width = 560, plot.y_range = {{0.0, 1.0}};
+  report::Series series, perfect;
+  series.name = "patients", series.points = true, perfect.name = "perfect", perfect.x = {0, 1}, perfect.y = {0, 1};
+  for (const auto& point : train::calibration(r.known, told, time, kGroups)) series.x.push_back(point.predicted), series.y.push_back(point.observed);
+  plot.series = {perfect, series};
+  html.figure(plot);
 }
 
 // Kaplan-Meier curves of the thirds by risk.
@@ -74,6 +94,7 @@ void add_survival(report::HtmlReport& html, const PatientReport& r) {
   }
   html.heading("Survival");
   html.figure(plot);
+  add_calibration(html, r);
 }
 
 void add_gates(report::HtmlReport& html, const PatientReport& r) {

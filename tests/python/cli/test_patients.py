@@ -147,7 +147,8 @@ def test_survival_is_learnt_from_a_table_alone(tmp_path):
         rows = rows_of(run / "predictions.csv")
         assert len(rows) == 12 and all("risk" in row for row in rows)
         survival = [[float(v) for k, v in row.items() if k.startswith("survival_")] for row in rows]
-        assert all(s == sorted(s, reverse=True) for s in survival) and (outcome == "cox") == (survival[0] == [])
+        assert all(s == sorted(s, reverse=True) and all(0 < p <= 1 for p in s) for s in survival) and len(survival[0]) >= 3
+        assert 0 < json.loads((run / "metrics.json").read_text())["network"]["Brier score"]["value"] < 0.3
         assert 0 <= json.loads((run / "metrics.json").read_text())["network"]["C-index"]["value"] <= 1
     (folder / "patients.json").write_text('{"numbers": ["age"]}')
     refused("train", "-d", folder, "-o", tmp_path / "none", *TINY, says="nothing to predict")
