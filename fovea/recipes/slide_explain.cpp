@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 namespace {
 constexpr size_t kTopTiles = 8;
 constexpr double kShare = 0.5;      // of a colour over the tissue
-constexpr double kPagePx = 640;     // longer side of a picture on the page
+constexpr double kPagePx = 420;     // longer side of a picture on the page
 
 data::SlideFeatures features_of(const SlideModel& model, io::Slide& slide, const SlideExplainOptions& options) {
   if (!options.features.empty()) {

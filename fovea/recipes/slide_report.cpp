@@ -19,7 +19,7 @@ std::string with_interval(const SlideScore& s) {
 }
 
 void add_scores(report::HtmlReport& html, const SlideReport& r) {
-  html.heading(r.held_out ? "Result on held-out slides" : "Result on the slides who chose the checkpoint");
+  html.heading(r.held_out ? "Result on held-out slides" : "Result on the slides that chose the checkpoint");
   const auto best = std::max_element(r.methods.begin() + 1, r.methods.end(), [](const auto& a, const auto& b) { return a.scores[0].value < b.scores[0].value; });
   const auto &network = r.methods[0].scores, &other = best->scores;
   const bool better = network[0].value > other[0].value;
