@@ -65,9 +65,10 @@ Json of_model(const fs::path& path) {
   }
   const auto model = infer::load_model(path);
   Json labels = Json::array();
-  if (model.recipe.contains("plan") && model.recipe["plan"].contains("labels"))
+  const std::string recipe = model.recipe.value("recipe", "segment");
+  if (recipe != "pretrain" && model.recipe.contains("plan") && model.recipe["plan"].contains("labels"))
     for (const auto& label : model.recipe["plan"]["labels"]) labels.push_back(label.value("name", "?"));
-  return {{"model", path.string()}, {"network", models::family_of(model.config)}, {"parameters", model.network->parameter_count()},
+  return {{"model", path.string()}, {"recipe", recipe}, {"network", models::family_of(model.config)}, {"parameters", model.network->parameter_count()},
           {"in_channels", model.network->in_channels()}, {"out_channels", model.network->out_channels()}, {"labels", labels}};
 }
 

@@ -131,8 +131,8 @@ std::string recipe_of(const fs::path& path) {
 
 LoadedModel load_model(const fs::path& path) {
   auto opened = open_model(path);
-  if (const auto recipe = recipe_name(opened.recipe); recipe != "segment" && recipe != "import")
-    throw ArgumentError(path.string() + ": a model of the recipe '" + recipe + "', expected one that labels voxels");
+  if (const auto recipe = recipe_name(opened.recipe); recipe != "segment" && recipe != "import" && recipe != "pretrain")
+    throw ArgumentError(path.string() + ": a model of the recipe '" + recipe + "', expected a network of voxels");
   LoadedModel model;
   model.config = network_from_json(opened.network, (path / kConfigFile).string());
   model.recipe = std::move(opened.recipe);

@@ -70,6 +70,7 @@ MaskedAutoencoderConfig masked_autoencoder_small() {
   config.patch_size = {8, 8, 8};
   config.hidden_size = 192, config.mlp_dim = 768, config.num_layers = 6, config.num_heads = 6;
   config.decoder_hidden_size = 96, config.decoder_mlp_dim = 384, config.decoder_num_layers = 2, config.decoder_num_heads = 6;
+  config.distance = true;
   return config;
 }
 

@@ -56,7 +56,7 @@ struct MaskedAutoencoderConfig {
   void validate() const;
 };
 
-/// 8^3 patches, encoder 192 wide with 6 blocks, decoder 96 with 2: trains on a few processors.
+/// 8^3 patches, encoder 192 wide with 6 blocks, decoder 96 with 2, heads that begin local: trains on a few processors.
 MaskedAutoencoderConfig masked_autoencoder_small();
 
 /// Masked autoencoder: the encoder sees the visible patches alone, the decoder fills in a learned token for each hidden

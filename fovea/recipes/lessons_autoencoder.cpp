@@ -1,8 +1,6 @@
 // hidden-97: the lesson on masked autoencoding.
-#include <algorithm>
-#include <cmath>
-
 #include "fovea/recipes/hidden_patches.h"
+#include "fovea/recipes/hidden_picture.h"
 #include "fovea/recipes/lessons.h"
 #include "fovea/recipes/patch_experiments.h"
 #include "fovea/report/text.h"
@@ -15,18 +13,8 @@ constexpr int64_t kEdge = 128, kBlock = 8, kBlocks = kEdge / kBlock;
 
 // The axial slice through the middle of a scan [1,Z,Y,X], front of the head up; where `shown` is 0, a plain colour.
 report::Raster slice(const std::string& title, const torch::Tensor& scan, double brightest, const torch::Tensor& shown = {}) {
-  constexpr int64_t kZoom = 2;
-  const auto grey = (scan[0][kEdge / 2] / brightest * 255).clamp(0, 255).to(torch::kUInt8).contiguous();
-  const auto pixel = grey.accessor<uint8_t, 2>();
-  const auto blocks = shown.defined() ? shown.view({kBlocks, kBlocks, kBlocks})[kBlocks / 2].contiguous() : torch::ones({kBlocks, kBlocks}, torch::kBool);
-  const auto visible = blocks.accessor<bool, 2>();
-  report::Raster raster{title, report::Image::filled(kZoom * kEdge, kZoom * kEdge, {60, 75, 110})};
-  for (int64_t y = 0; y < kZoom * kEdge; ++y)
-    for (int64_t x = 0; x < kZoom * kEdge; ++x) {
-      const int64_t from_y = kEdge - 1 - y / kZoom, from_x = x / kZoom;
-      if (!visible[from_y / kBlock][from_x / kBlock]) continue;
-      std::fill_n(raster.image.at(y, x), 3, pixel[from_y][from_x]);
-    }
+  const auto blocks = shown.defined() ? shown.view({kBlocks, kBlocks, kBlocks})[kBlocks / 2] : torch::Tensor();
+  report::Raster raster{title, grey_slice(scan[0][kEdge / 2], 0, brightest, /*zoom=*/2, blocks)};
   raster.width = 300, raster.height = 334;
   return raster;
 }

@@ -170,13 +170,13 @@ void add_attention(report::HtmlReport& html, const fs::path& folder) {
   html.details("Head report", [&] { html.table(table); });
 }
 
-void add_curves(report::HtmlReport& html, const fs::path& run, const std::vector<Named>& labels) {
+void add_curves(report::HtmlReport& html, const fs::path& run, const std::vector<Named>& labels, bool pretrained) {
   const auto log = read_columns(run / "log.csv"), validation = read_columns(run / "validation.csv");
   if (!log.count("step") || !log.count("loss")) return;
   html.heading("Training");
   report::LinePlot loss;
   loss.title = "Training loss (mean of neighbouring steps)", loss.x_label = "step", loss.y_label = "loss", loss.width = 760;
-  loss.series = {smoothed("Dice + cross-entropy", log.at("step"), log.at("loss"), 120)};
+  loss.series = {smoothed(pretrained ? "mean square error of hidden patches" : "Dice + cross-entropy", log.at("step"), log.at("loss"), 120)};
   html.figure(loss);
   if (validation.count("step") && validation.count("dice")) {
     report::LinePlot dice;
@@ -186,6 +186,12 @@ void add_curves(report::HtmlReport& html, const fs::path& run, const std::vector
       if (validation.count("dice/" + label.name) && labels.size() <= 8)
         dice.series.push_back({label.name, validation.at("step"), validation.at("dice/" + label.name), {}, true, false});
     html.figure(dice);
+  }
+  if (validation.count("step") && validation.count("error")) {
+    report::LinePlot error;
+    error.title = "Mean square error of hidden patches, held-out cases", error.x_label = "step", error.width = 760;
+    error.series.push_back({"held out", validation.at("step"), validation.at("error"), {}, false, true});
+    html.figure(error);
   }
   if (log.count("learning_rate")) {
     report::LinePlot rate;
@@ -250,14 +256,19 @@ void add_provenance(report::HtmlReport& html, const fs::path& run, const Json& c
 void write_segment_report(const fs::path& output, const SegmentReport& content) {
   const Json config = io::read_json(content.run / "config.json");
   const auto labels = foreground(config);
-  report::HtmlReport html("Segmentation of " + config["plan"].value("dataset", "?"), std::string("Fovea ") + kVersion);
+  const bool pretrained = config.value("pretrain", Json::object()).value("ratio", 0.0) > 0;
+  report::HtmlReport html((pretrained ? "Pretraining on " : "Segmentation of ") + config["plan"].value("dataset", "?"), std::string("Fovea ") + kVersion);
   const int64_t cases = config["plan"]["fingerprint"].value("cases", int64_t{0});
   if (cases == 1) html.notice("Trained on one subject: this shows that the method works, not how well it would do on others.", report::NoticeKind::kWarning);
   for (const std::string& note : content.notes) html.notice(note);
   if (content.evaluation) add_metrics(html, *content.evaluation, content.baselines);
   if (!content.image.empty() && !content.prediction.empty()) add_slices(html, content, labels);
   if (!content.attention.empty()) add_attention(html, content.attention);
-  add_curves(html, content.run, labels);
+  if (content.rebuilt) {
+    html.heading("A held-out patch");
+    html.figure(*content.rebuilt, "a slice of a held-out patch, what was visible, and what was rebuilt", "Its middle slice; what was visible; the rest rebuilt from that.");
+  }
+  add_curves(html, content.run, labels, pretrained);
   if (!content.prediction_log.empty()) add_prediction(html, content.prediction_log);
   add_provenance(html, content.run, config);
   html.write(output);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fovea/recipes/evaluate.h"
+#include "fovea/report/image.h"
 
 namespace fovea::recipes {
 
@@ -21,6 +22,7 @@ struct SegmentReport {
   std::filesystem::path image, prediction, reference;  // one case to draw
   std::filesystem::path attention;            // folder that explain wrote
   std::filesystem::path prediction_log;       // prediction.json: time and memory by stage
+  std::optional<report::Image> rebuilt;       // pretraining: a held-out patch, what was visible of it, and what was made of the rest
   std::vector<std::string> notes;             // what a reader must know, shown first
 };
 

@@ -17,6 +17,7 @@
 #include "fovea/models/registry.h"
 #include "fovea/ops/parallel.h"
 #include "fovea/recipes/evaluate.h"
+#include "fovea/recipes/hidden_picture.h"
 #include "fovea/recipes/segment_predict.h"
 #include "fovea/recipes/segment_report.h"
 #include "fovea/train/segmentation_metrics.h"
@@ -100,6 +101,22 @@ train::Metrics rebuild_error(models::MaskedAutoencoderImpl& network, const Segme
   }
   network.train(was_training);
   return {{"error", sum / double(config.validation_cases)}};
+}
+
+// A held-out patch with its hidden part rebuilt.
+report::Image picture_of(models::MaskedAutoencoderImpl& network, const SegmentConfig& config, data::PatchLoader& held_out) {
+  const torch::NoGradGuard no_grad;
+  network.eval();
+  const auto image = held_out.get(0, 0).image.slice(0, 0, 1);
+  const auto visible = draw_visible(network, config.pretrain, 1, Rng(config.train.seed, 0, 0, kHeldOutStream));
+  auto rows = network.rows(image, visible);
+  if (config.pretrain.normalise) {  // such rows tell the shape of a patch; its own mean and deviation bring it back
+    const auto patches = nn::patch_rows(image, network.patch());
+    rows = rows * patches.std(-1, /*unbiased=*/true, /*keepdim=*/true) + patches.mean(-1, true);
+  }
+  const auto& grid = network.grid();
+  const auto shown = torch::zeros({network.tokens()}, torch::kBool).scatter(0, visible[0], true).view({grid[0], grid[1], grid[2]});
+  return hidden_and_rebuilt(image[0][0], shown, network.volume(rows)[0][0]);
 }
 
 // Weights to begin with; says which of the network's are not among them.
@@ -215,6 +232,7 @@ SegmentTrainResult train_segmentation(const data::Dataset& dataset, const Segmen
   result.model = model;
   SegmentReport report;
   report.run = options.run;
+  if (held_out_patches) report.rebuilt = picture_of(*autoencoder, config, *held_out_patches);
   if (!cases.held_out.empty() && !config.pretrains()) {
     report.evaluation = evaluate_held_out(dataset, cases, model, options.run / "validation");
     result.summary = options.run / "validation/summary.json";

@@ -41,6 +41,13 @@ def test_encoder_and_decoder_are_both_in_the_model(pretrained):
     assert {"blocks.0.attn.qkv.weight", "decoder_blocks.0.attn.qkv.weight", "mask_tokens", "decoder_pred.weight"} <= set(names)
 
 
+def test_report_shows_a_held_out_patch_rebuilt_and_info_names_the_recipe(pretrained):
+    report = (pretrained / "report.html").read_text()
+    assert "Pretraining on" in report and "A held-out patch" in report and "Segmentation of" not in report
+    info = json.loads(fovea("info", pretrained / "model", "--json").stdout)[0]
+    assert info["recipe"] == "pretrain" and info["labels"] == []
+
+
 def test_a_segmentation_begins_from_the_encoder_and_predicts(workshop, dataset, pretrained, tmp_path):
     run = workshop / "tuned"
     done = fovea("train", "-d", dataset, "--start", pretrained / "model", "--steps", 1, "--set", "train.optimizer.learning_rate=1e-30", *SMALL, "-o", run)
