@@ -228,40 +228,61 @@ bool joins_both(SideFlagNetwork network) {
 
 SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks, uint64_t seed, int64_t steps) {
   constexpr double kRate = 6e-3;
-  constexpr double kChooses = 0.3;
-  constexpr int64_t kWarmUp = 30, kFresh = 1024;
+  constexpr double kChooses = 0.3, kKept = 0.6;
+  constexpr int64_t kWarmUp = 30, kFresh = 1024, kValidation = 512;
   const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
-  std::vector<std::shared_ptr<Judge>> judges;
-  std::vector<std::unique_ptr<torch::optim::AdamW>> optimizers;
-  for (const SideFlagNetwork kind : networks) {
-    judges.push_back(std::make_shared<Judge>(kind));
-    initialise(*judges.back(), generator);
-    if (judges.back()->two_way) lean_to_bright(judges.back()->two_way->second->attn, judges.back()->image);
-    optimizers.push_back(std::make_unique<torch::optim::AdamW>(judges.back()->parameters(), torch::optim::AdamWOptions(kRate).weight_decay(0)));
-  }
-  double before_training = 0;
-  for (size_t i = 0; i < judges.size(); ++i)
-    if (networks[i] == SideFlagNetwork::kTwoWay) {
-      torch::NoGradGuard no_grad;
-      before_training = look(*judges[i], draw_sided_lesions(kFresh, /*missing=*/0, at::detail::createCPUGenerator(seed))).on_lesion_side;
+  struct Start {
+    size_t network;
+    std::shared_ptr<Judge> judge;
+    std::unique_ptr<torch::optim::AdamW> optimizer;
+    double before_training = 0;
+  };
+  std::vector<Start> starts;
+  for (size_t i = 0; i < networks.size(); ++i)
+    for (uint64_t n = 0; n < uint64_t(joins_both(networks[i]) ? kSideFlagStarts : 1); ++n) {
+      Start start{i, std::make_shared<Judge>(networks[i]), nullptr};
+      initialise(*start.judge, at::detail::createCPUGenerator(seed + 1000 * (n + 1) + 100000 * uint64_t(networks[i])));
+      if (start.judge->two_way) lean_to_bright(start.judge->two_way->second->attn, start.judge->image);
+      start.optimizer = std::make_unique<torch::optim::AdamW>(start.judge->parameters(), torch::optim::AdamWOptions(kRate).weight_decay(0));
+      if (networks[i] == SideFlagNetwork::kTwoWay) {
+        torch::NoGradGuard no_grad;
+        start.before_training = look(*start.judge, draw_sided_lesions(kFresh, /*missing=*/0, at::detail::createCPUGenerator(seed))).on_lesion_side;
+      }
+      starts.push_back(std::move(start));
     }
+  // Of the starts of a network the one that answers patients best who are neither trained on nor tested.
+  const auto keep_best = [&] {
+    torch::NoGradGuard no_grad;
+    const SidedLesions unseen = draw_sided_lesions(kValidation, /*missing=*/0, at::detail::createCPUGenerator(seed + 500));
+    std::vector<Start> best;
+    std::vector<double> least;
+    for (auto& start : starts) {
+      const double found = entropy(start.judge->judge(unseen, torch::ones({kValidation}, torch::kBool)), unseen.answer).item<double>();
+      if (best.empty() || best.back().network != start.network)
+        best.push_back(std::move(start)), least.push_back(found);
+      else if (found < least.back())
+        best.back() = std::move(start), least.back() = found;
+    }
+    starts = std::move(best);
+  };
   for (int64_t step = 0; step < steps; ++step) {
     const SidedLesions patients = draw_sided_lesions(kBatch, kMissing, generator);
     const auto has_image = ~coins({kBatch}, kMissing, generator);
     const double rate = kRate * std::min({1.0, double(step + 1) / kWarmUp, 2 * (1 - double(step) / double(steps)) + 0.02});
-    for (size_t i = 0; i < judges.size(); ++i) {
-      for (auto& group : optimizers[i]->param_groups()) group.options().set_lr(rate);
-      optimizers[i]->zero_grad();
+    if (step == int64_t(kKept * double(steps))) keep_best();
+    for (auto& [network, judge, optimizer, before] : starts) {
+      for (auto& group : optimizer->param_groups()) group.options().set_lr(rate);
+      optimizer->zero_grad();
       auto loss = torch::zeros({});
-      for (const auto& logits : judges[i]->answers(patients, has_image)) loss = loss + entropy(logits, patients.answer);
+      for (const auto& logits : judge->answers(patients, has_image)) loss = loss + entropy(logits, patients.answer);
       loss.backward();
-      torch::nn::utils::clip_grad_norm_(judges[i]->parameters(), 1.0);
+      torch::nn::utils::clip_grad_norm_(judge->parameters(), 1.0);
       // What a table reads is understood before it chooses where to read.
-      if (step < kChooses * double(steps) && judges[i]->two_way)
-        for (const auto& map : {judges[i]->two_way->second->attn->q_proj, judges[i]->two_way->second->attn->k_proj})
+      if (step < kChooses * double(steps) && judge->two_way)
+        for (const auto& map : {judge->two_way->second->attn->q_proj, judge->two_way->second->attn->k_proj})
           for (auto& p : map->parameters()) p.mutable_grad().zero_();
-      optimizers[i]->step();
+      optimizer->step();
     }
   }
 
@@ -269,16 +290,16 @@ SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks,
   const SidedLesions fresh = draw_sided_lesions(kFresh, /*missing=*/0, generator);
   const auto all = torch::ones({kFresh}, torch::kBool);
   SideFlagResult result;
-  for (size_t i = 0; i < judges.size(); ++i) {
-    const auto logits = judges[i]->judge(fresh, all);
+  for (const auto& [network, judge, optimizer, before] : starts) {
+    const auto logits = judge->judge(fresh, all);
     const auto right = ((logits > 0) == (fresh.answer > 0.5)).to(torch::kFloat64);
     SideFlagScore score{right.mean().item<double>(), entropy(logits, fresh.answer).item<double>(), 0,
                         std::vector<double>(right.data_ptr<double>(), right.data_ptr<double>() + kFresh)};
-    for (const auto& p : judges[i]->parameters()) score.parameters += p.numel();
+    for (const auto& p : judge->parameters()) score.parameters += p.numel();
     result.scores.push_back(score);
-    if (networks[i] == SideFlagNetwork::kTwoWay) {
-      result.attention = look(*judges[i], fresh);
-      result.attention->before_training = before_training;
+    if (networks[network] == SideFlagNetwork::kTwoWay) {
+      result.attention = look(*judge, fresh);
+      result.attention->before_training = before;
     }
   }
   return result;

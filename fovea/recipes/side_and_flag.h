@@ -63,8 +63,11 @@ struct SideFlagResult {
   std::optional<SideFlagAttention> attention;  // of kTwoWay, if it is among them
 };
 
+constexpr int64_t kSideFlagStarts = 2;
+
 /// Trains the networks on the same patients, drawn anew in each of `steps` steps; a quarter of the flags and of the scans is
-/// missing. Same seed, same result.
+/// missing. Networks that join both sides begin from kSideFlagStarts random weights; after three fifths of the steps the
+/// one that answers 512 other patients best goes on. Same seed, same result.
 SideFlagResult learn_side_and_flag(const std::vector<SideFlagNetwork>& networks, uint64_t seed, int64_t steps = 800);
 
 }  // namespace fovea::recipes
