@@ -40,7 +40,6 @@ class AtomicFolder {
     std::string pattern = (target_.parent_path() / ("." + target_.filename().string() + ".XXXXXX")).string();
     if (::mkdtemp(pattern.data()) == nullptr) throw IoError(target_, std::string("cannot be made: ") + std::strerror(errno));
     temporary_ = pattern;
-    fs::permissions(temporary_, fs::perms::owner_all | fs::perms::group_read | fs::perms::group_exec | fs::perms::others_read | fs::perms::others_exec);
   }
   ~AtomicFolder() {
     std::error_code ignored;

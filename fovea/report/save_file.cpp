@@ -31,7 +31,7 @@ void save_file(const std::filesystem::path& path, std::string_view content) {
   std::string temporary = path.string() + ".part-XXXXXX";
   const int file = ::mkostemp(temporary.data(), O_CLOEXEC);
   if (file < 0) throw IoError(path, std::string("cannot be written: ") + std::strerror(errno));
-  std::string problem = ::fchmod(file, 0644) == 0 ? write_all(file, content) : std::strerror(errno);
+  std::string problem = write_all(file, content);  // mode 0600: a report may show a patient
   if (::close(file) != 0 && problem.empty()) problem = std::strerror(errno);
   if (problem.empty() && ::rename(temporary.c_str(), path.c_str()) != 0) problem = std::strerror(errno);
   if (!problem.empty()) {
