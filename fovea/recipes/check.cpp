@@ -40,6 +40,7 @@ const std::vector<RowCheck>& row_checks() {
       {"A8", "radiomics token: features equal to published ones, whom a class token trusts", check_radiomics},
       {"A9", "masked autoencoder: what is hidden, what it costs, real scans rebuilt, labels saved", check_masked_autoencoder},
       {"A10", "prognosis: Cox as R fits it, Rotterdam to GBSG, outline and outcome on one trunk", check_prognosis},
+      {"A11", "alignments: axes and their cost, contacts of simulated and real families beside statistics", check_alignments},
       {"A12", "differential equations: rotary scores, Green's functions in learned kernels, Burgers beside FNO", check_greens_function},
       {"A13", "stations and grids: simulated fields beside their exact posterior, real stations left out beside kriging", check_station_fusion},
   };

@@ -68,6 +68,7 @@ CheckResult check_report_text(const CheckOptions& options);        // A7
 CheckResult check_radiomics(const CheckOptions& options);          // A8
 CheckResult check_masked_autoencoder(const CheckOptions& options);  // A9
 CheckResult check_prognosis(const CheckOptions& options);         // A10
+CheckResult check_alignments(const CheckOptions& options);         // A11
 CheckResult check_greens_function(const CheckOptions& options);    // A12
 CheckResult check_station_fusion(const CheckOptions& options);  // A13
 

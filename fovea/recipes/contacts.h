@@ -19,11 +19,17 @@ struct ContactTraining {
 /// sequences (Adam, half a cosine), after the average product correction. Same seed, same result.
 torch::Tensor learn_contacts(const io::Alignment& alignment, const torch::Tensor& weights, const ContactTraining& training, uint64_t seed);
 
+/// The same by a Potts model whose couplings are all free, (L states)^2 of them, on the same pseudo-likelihood: what the factored one saves.
+/// Source   Ekeberg et al. 2013 (plmDCA)
+torch::Tensor learn_potts(const io::Alignment& alignment, const torch::Tensor& weights, const ContactTraining& training, uint64_t seed);
+
 /// Precision among the best pairs of one method.
 struct ContactPrecision {
   std::string method;
   double at_l = 0, at_half = 0, at_fifth = 0;  // of L, L/2, L/5 pairs
 };
+
+ContactPrecision precision_of(const std::string& method, const torch::Tensor& scores, const torch::Tensor& distances, int64_t separation);
 
 /// Mutual information, inverse covariance and, if `learned` is defined, factored attention; the last line is chance.
 std::vector<ContactPrecision> compare_contacts(const io::Alignment& alignment, const torch::Tensor& weights, const torch::Tensor& distances,

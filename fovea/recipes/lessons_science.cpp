@@ -1,10 +1,13 @@
 // greens-function: what a transformer that solves -u'' = f holds. missing-station: what the others say of one.
+// rows-and-columns: what attention along the axes of an alignment saves and mixes.
 #include <algorithm>
 #include <cmath>
 
 #include "fovea/data/station_field.h"
 #include "fovea/data/torch_tensor.h"
 #include "fovea/io/data_folder.h"
+#include "fovea/models/seeded_generator.h"
+#include "fovea/nn/msa_attention.h"
 #include "fovea/recipes/air_stations.h"
 #include "fovea/recipes/greens_function.h"
 #include "fovea/recipes/lessons.h"
@@ -59,7 +62,7 @@ std::vector<PlainDay> plain_days(bool& simulated, uint64_t seed) {
   simulated = !path;
   if (path) {
     const StationDays data = read_station_days(*path);
-    for (size_t d = 0; d < data.days.size(); d += 10) {
+    for (size_t d = 0; d < data.days.size(); d += 30) {
       PlainDay day{data.days[d].samples, {}, {}, "longitude", "latitude"};
       for (const int64_t s : data.days[d].stations) day.x.push_back(data.longitude_latitude_deg[size_t(s)][0]), day.y.push_back(data.longitude_latitude_deg[size_t(s)][1]);
       days.push_back(std::move(day));
@@ -122,10 +125,55 @@ LessonResult missing_station(const LessonArguments& a) {
   r.picture = {map, curve}, r.picture_columns = 2;
   return r;
 }
+
+LessonResult rows_and_columns(const LessonArguments& a) {
+  const int64_t n = a.whole("n", 2, 100000), l = a.whole("l", 2, 100000);
+  const double saved = double(n) * double(l) / double(n + l);
+  LessonResult r;
+  r.answers = {{{"pairs of all cells with all, over those along both axes", "全部单元两两配对数与沿两轴配对数之比"}, saved, 0.01 * saved + 0.5},
+               {{"a \"row\" of AlphaFold 2 and ESM runs along", "AlphaFold 2 与 ESM 的“行”沿什么方向"}, 0, 0, {"residues", "residue", "残基"}},
+               {{"a \"row\" of the textbook runs along", "教科书的“行”沿什么方向"}, 0, 0, {"species", "sequences", "物种", "序列"}}};
+  r.found = {{printed("%lld x %lld: all with all %.4g pairs, along both axes %.4g", static_cast<long long>(n), static_cast<long long>(l), double(n * l) * double(n * l), double(n * l) * double(n + l)),
+              printed("%lld × %lld：全部配对 %.4g，沿两轴 %.4g", static_cast<long long>(n), static_cast<long long>(l), double(n * l) * double(n * l), double(n * l) * double(n + l))}};
+  r.reason = {"(NL)² over NL(N + L) is NL / (N + L). Each cell reads its own sequence, then its own position in all species; after both it has heard from every cell. The names clash, so "
+              "here nothing is called row: `over` is residues or sequences.",
+              "(NL)² 除以 NL(N + L) 等于 NL / (N + L)。每个单元先读自己的序列，再读各物种的同一位置；两步之后便听到了所有单元。名称互相冲突，所以这里不用“行”：`over` 为 residues 或 sequences。"};
+  // Which cells the middle cell of a small alignment reads: gradients of the layers themselves.
+  constexpr int64_t kRows = 8, kColumns = 14;
+  const models::SeededGenerator seeded(a.seed());
+  const auto panel = [&](const std::string& title, const std::vector<nn::Over>& steps) {
+    const auto x = torch::randn({1, kRows, kColumns, 8}).requires_grad_();
+    auto y = x * 1;
+    for (const nn::Over over : steps) y = nn::MsaAttention(nn::MsaAttentionOptions(8, 1, over))(y);
+    y[0][kRows / 2][kColumns / 2].square().sum().backward();
+    report::HeatMap map{title};
+    map.rows = kRows, map.columns = kColumns, map.width = 300, map.height = 220, map.marked = {int(kRows / 2), int(kColumns / 2)};
+    map.values = data::to_doubles((x.grad()[0].abs().sum(2) > 0).to(torch::kFloat64)), map.range = {0, 1};
+    map.x_label = "residue", map.y_label = "sequence";
+    return map;
+  };
+  r.picture = {panel("over residues", {nn::Over::kResidues}), panel("over sequences", {nn::Over::kSequences}), panel("one after the other", {nn::Over::kResidues, nn::Over::kSequences})};
+  r.picture_columns = 3;
+  return r;
+}
 }  // namespace
 
 std::vector<Lesson> science_lessons() {
   return {
+      {"rows-and-columns",
+       "A11",
+       {"Rows and columns of an alignment", "比对的行与列"},
+       {"An alignment of N sequences by L residues. How many times fewer pairs does attention along both axes have than all cells with all? And what does \"row\" mean, to AlphaFold 2 "
+        "and ESM, and to the textbook?",
+        "一个 N 条序列、L 个残基的比对。沿两轴的注意力比全部单元两两配对少多少倍？“行”在 AlphaFold 2 与 ESM 中、在教科书中各指什么？"},
+       "(N L)² / (N L (N + L)) = N L / (N + L)",
+       "alignments.md",
+       {{"Each cell has L partners along its sequence and N along its position.", "每个单元沿序列有 L 个伙伴，沿位置有 N 个。"},
+        {"`fovea claims --only C43` shows which cells each kind mixes.", "`fovea claims --only C43` 显示各方式混合哪些单元。"}},
+       {{"n", "512", {"sequences", "序列数"}}, {"l", "256", {"residues", "残基数"}}},
+       /*trains=*/false,
+       "1 s",
+       rows_and_columns},
       {"missing-station",
        "A13",
        {"What the others say of a station", "其余站点能说出什么"},

@@ -318,21 +318,27 @@ LeftOutStations leave_stations_out(const StationTable& table, const StationFusio
 }
 
 namespace {
-// Columns of a table of measurements, one row each.
-StationTable table_of(const std::vector<std::string>& time, const std::vector<std::string>& station, const std::vector<std::array<double, 3>>& place,
+// A table of measurements, one row each.
+StationTable table_of(const std::filesystem::path& path, const std::vector<std::string>& time, const std::vector<std::string>& station, const std::vector<std::array<double, 3>>& place,
                       const std::vector<double>& value) {
   StationTable table;
   std::map<std::string, int64_t> row_of, column_of;
   for (const auto& t : time) row_of.emplace(t, 0);
   for (auto& [t, row] : row_of) row = int64_t(table.times.size()), table.times.push_back(t);
   std::vector<double> places;
-  for (size_t i = 0; i < station.size(); ++i)
+  for (size_t i = 0; i < station.size(); ++i) {
+    if (!std::isfinite(place[i][0])) throw IoError(path, "station " + station[i] + " at " + time[i] + " has no longitude or latitude");
     if (column_of.emplace(station[i], int64_t(table.names.size())).second) table.names.push_back(station[i]), places.insert(places.end(), place[i].begin(), place[i].end());
+  }
   const auto S = int64_t(table.names.size()), T = int64_t(table.times.size());
   table.places_km = torch::tensor(places, torch::kFloat64).view({S, 3});
   table.source = torch::zeros({S}, torch::kInt64), table.values = torch::full({T, S}, kNan, torch::kFloat64), table.covariates = torch::zeros({T, S, 0});
   auto values = table.values.accessor<double, 2>();
-  for (size_t i = 0; i < station.size(); ++i) values[row_of.at(time[i])][column_of.at(station[i])] = value[i];
+  for (size_t i = 0; i < station.size(); ++i) {
+    double& cell = values[row_of.at(time[i])][column_of.at(station[i])];
+    if (!std::isnan(cell)) throw IoError(path, "station " + station[i] + " has two values at " + time[i] + ", expected one");
+    cell = value[i];
+  }
   return table;
 }
 
@@ -343,11 +349,11 @@ std::vector<std::string> texts(const io::CsvTable& csv, std::string_view column)
   return all;
 }
 
-StationTable read_table(const io::CsvTable& csv, const std::vector<std::string>& time, std::string_view value) {
+StationTable read_table(const std::filesystem::path& path, const io::CsvTable& csv, const std::vector<std::string>& time, std::string_view value) {
   const auto longitude = csv.numbers(csv.column("longitude_deg")), latitude = csv.numbers(csv.column("latitude_deg"));
   std::vector<std::array<double, 3>> place;
   for (size_t r = 0; r < csv.rows(); ++r) place.push_back(place_km(longitude[r], latitude[r]));
-  return table_of(time, texts(csv, "station"), place, csv.numbers(csv.column(value)));
+  return table_of(path, time, texts(csv, "station"), place, csv.numbers(csv.column(value)));
 }
 
 int64_t first_from(const std::vector<std::string>& times, const std::string& from) { return std::lower_bound(times.begin(), times.end(), from) - times.begin(); }
@@ -355,7 +361,7 @@ int64_t first_from(const std::vector<std::string>& times, const std::string& fro
 
 StationTable read_air(const std::filesystem::path& path) {
   const io::CsvTable csv = io::read_csv(path);
-  StationTable table = read_table(csv, texts(csv, "date"), "pm10_ug_m3");
+  StationTable table = read_table(path, csv, texts(csv, "date"), "pm10_ug_m3");
   for (size_t s = 0; s < table.names.size(); ++s) table.source[int64_t(s)] = table.names[s].rfind("DEUB", 0) == 0 ? 1 : 0;
   table.first_test = first_from(table.times, "2005");
   return table;
@@ -363,7 +369,7 @@ StationTable read_air(const std::filesystem::path& path) {
 
 StationTable read_colorado(const std::filesystem::path& path) {
   const io::CsvTable csv = io::read_csv(path);
-  StationTable table = read_table(csv, texts(csv, "month"), "tmax_c");
+  StationTable table = read_table(path, csv, texts(csv, "month"), "tmax_c");
   const auto T = int64_t(table.times.size()), S = int64_t(table.names.size());
   std::map<std::string, double> elevation;
   const auto metres = csv.numbers(csv.column("elevation_m"));

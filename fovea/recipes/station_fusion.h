@@ -29,7 +29,8 @@ enum class ValueScale {
 };
 
 /// PM10 of `scripts/data air`: times are days up to the end of 2004, then test days; source 1 is the federal network (stations DEUB...), whose places are
-/// remote; the covariate is the logarithm of the day's mean, which the mean cannot use and the variance can. Errors: IoError.
+/// remote; the covariate is the logarithm of the day's mean, which the mean cannot use and the variance can. Errors: IoError, with
+/// the station: two values at one time, a place that is not finite.
 StationTable read_air(const std::filesystem::path& path);
 /// Monthly means of daily maximum temperature in Colorado, of `scripts/data colorado`: 1960 to 1979, then 1980 to 1997 for testing; covariates are the
 /// elevation in km, and it times the sine and cosine of the season.

@@ -17,6 +17,9 @@ TEST(Contacts, OfAKnownPottsModelAreFoundByAttentionAndByStatistics) {
   EXPECT_GE(table[0].at_l, 0.9);
   EXPECT_GE(table[1].at_l, 0.9);
   EXPECT_LE(table.back().at_l, 0.15) << "chance";
+  ContactTraining free = training;
+  free.steps = 200, free.rate = 1e-2, free.l2 = 1e-2;
+  EXPECT_GE(precision_of("", learn_potts(family.alignment, weights, free, 0), family.distances, 1).at_l, 0.9);
   EXPECT_TRUE(torch::equal(learned, learn_contacts(family.alignment, weights, training, 0)));
 }
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 
 #include "fovea/core/error.h"
@@ -89,6 +91,21 @@ TEST(StationFusion, TimesWithoutStationsAreLeftAlone) {
   EXPECT_EQ(r.times, 8);
   EXPECT_EQ(r.values, 80);
   EXPECT_TRUE(std::isfinite(r.fusion) && std::isfinite(r.fusion_nll) && std::isfinite(r.kriging));
+}
+
+TEST(StationFusion, ReadsTablesWithGapsAndRefusesTwoValuesOfAStation) {
+  const std::filesystem::path path = testing::TempDir() + "air_of_test.csv";
+  const std::string head = "date,station,longitude_deg,latitude_deg,pm10_ug_m3\n", rows = "2004-12-31,DEUB001,9,50,12\n2005-01-02,DENI002,10,51,\n2005-01-02,DEUB001,9,50,14\n";
+  std::ofstream(path) << head << rows;
+  const StationTable table = read_air(path);
+  EXPECT_EQ(table.first_test, 1);
+  EXPECT_EQ(table.source[0].item<int64_t>(), 1);
+  EXPECT_TRUE(std::isnan(table.values[1][1].item<double>()));
+  EXPECT_EQ(table.values[1][0].item<double>(), 14);
+  std::ofstream(path) << head << rows << "2005-01-02,DEUB001,9,50,15\n";
+  EXPECT_THROW(read_air(path), IoError);
+  std::ofstream(path) << head << rows << "2005-01-02,DEUB003,NA,50,15\n";
+  EXPECT_THROW(read_air(path), IoError);
 }
 
 TEST(StationFusion, RefusesTablesThatCannotBeLearnt) {
