@@ -281,7 +281,7 @@ def main():
             count, problems = run()
             print(f"{count:5} {what}, {len(problems)} bad", flush=True)
             print("\n".join(f"      {p}" for p in problems[:10]), end="\n" if problems else "")
-            rows[what.split()[0]] = {"count": count, "problems": problems}
+            rows[what.split()[0].rstrip(",")] = {"count": count, "problems": problems}
     finally:
         begun.close()
     if arguments.json:
