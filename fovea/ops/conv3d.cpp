@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdlib>
@@ -150,6 +151,41 @@ Gradients direct_backward(const Tensor& grad_out, const Tensor& x, const Tensor&
                                   /*transposed=*/false, {0, 0, 0}, /*groups=*/1, wanted);
 }
 
+bool has_few_channels(const Tensor& x, const Tensor& weight) {
+  constexpr int64_t kFew = 8, kMostWeights = 1 << 20;
+  return x.scalar_type() == at::kFloat && x.size(1) <= kFew && weight.numel() <= kMostWeights && x.size(0) * x.size(2) > 1;
+}
+
+/// The weight's gradient where few channels come in, as at a network's entrance. oneDNN shares the sum over voxels among
+/// its threads, so that its bits hang on their number; here each slab of planes is summed on one thread, in double, and
+/// then the slabs in their order.
+///   grad_weight[(c,t),o] = sum over planes of columns[(c,t),yx] grad_out[yx,o]
+Tensor weight_gradient_by_slabs(const Tensor& grad_out, const Tensor& x, const Tensor& weight) {
+  const int64_t B = x.size(0), C = x.size(1), Z = x.size(2), Y = x.size(3), X = x.size(4), O = weight.size(0);
+  const auto pad = padding_of(weight);
+  const at::NoGradGuard no_grad;
+  const auto padded = at::constant_pad_nd(x.contiguous(), {pad[2], pad[2], pad[1], pad[1], pad[0], pad[0]}).contiguous();
+  const auto grad = grad_out.permute({0, 2, 3, 4, 1}).contiguous();  // [B,Z,Y,X,O]
+  const int64_t planes = std::clamp<int64_t>(Z / 2, 1, 8), per_sample = (Z + planes - 1) / planes;
+  const auto partial = at::zeros({B * per_sample, weight.numel() / O, O}, x.options().dtype(at::kDouble));
+  torch_parallel_for(B * per_sample, 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad_here;
+    for (int64_t slab = begin; slab < end; ++slab) {
+      const int64_t b = slab / per_sample, first = slab % per_sample * planes;
+      const auto sample = padded[b];
+      auto sum = partial[slab];
+      for (int64_t z = first; z < std::min(first + planes, Z); ++z) {
+        const auto columns = sample.narrow(1, z, weight.size(2)).unfold(2, Y, 1).unfold(3, X, 1)  // [C,kz,ky,kx,Y,X]
+                                 .reshape({weight.numel() / O, Y * X}).to(at::kDouble);
+        sum.addmm_(columns, grad[b][z].view({Y * X, O}).to(at::kDouble));
+      }
+    }
+  });
+  auto total = partial[0];
+  for (int64_t slab = 1; slab < B * per_sample; ++slab) total.add_(partial[slab]);
+  return total.t().to(at::kFloat).reshape({O, C, weight.size(2), weight.size(3), weight.size(4)}).contiguous();
+}
+
 // ---- CPU, kernels ---------------------------------------------------------------------------------------------------
 
 void run(const kernels::Conv3dParams<float>& p, Conv3dForm form, const kernels::cpu::Conv3dWeights* kept) {
@@ -277,6 +313,10 @@ Gradients backward_cpu(const Tensor& grad_out, const Tensor& x, const Tensor& we
       g.grad_bias = view_of<decltype(element), 1>(grad_bias);
     });
   grad_bias = grad_bias.to(x.scalar_type());
+  if (direct[1] && has_few_channels(x, weight)) {
+    grad_weight = weight_gradient_by_slabs(grad_out, x, weight);
+    direct[1] = false;
+  }
   if (direct[0] || direct[1]) {
     const auto [dx, dweight, no_bias] = direct_backward(grad_out, x, weight, direct);
     if (direct[0]) grad_x = dx.contiguous(at::MemoryFormat::ChannelsLast3d);

@@ -23,7 +23,7 @@ namespace fovea::ops {
 /// 1e-5,
 ///          of the others 1e-6. torch.set_float32_matmul_precision("highest"), which is torch's default, keeps to the
 ///          others. NaN and infinity come out where the sum above has them. Same bits for any number of threads, but
-///          for direct convolutions, which are oneDNN's
+///          for direct convolutions of more than 8 channels, which are oneDNN's
 /// Errors   caller error on rank, size, dtype, device or an even kernel edge
 /// Source   Lavin and Gray 2016, arXiv:1509.09308. Definition: kernels/reference/conv3d.cpp
 at::Tensor conv3d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = {});

@@ -67,6 +67,34 @@ TEST(Conv3d, OutputAndEveryGradientEqualTorchsInDoubleForAnyKernelSizeLayoutAndP
   }
 }
 
+TEST(Conv3d, TheWeightsGradientOfFewChannelsIsTorchsAndHasTheSameBitsForAnyNumberOfThreads) {
+  at::manual_seed(4);
+  const int before = at::get_num_threads();
+  struct Case {
+    std::vector<int64_t> x, weight;
+  };
+  for (const Case& c : {Case{{2, 1, 9, 33, 31}, {12, 1, 3, 3, 3}}, Case{{1, 4, 6, 17, 20}, {48, 4, 3, 3, 3}}, Case{{1, 2, 16, 24, 24}, {5, 2, 1, 5, 3}}, Case{{3, 8, 2, 7, 5}, {6, 8, 5, 3, 1}}}) {
+    const auto x = torch::randn(c.x), weight = torch::randn(c.weight).requires_grad_();
+    auto shape = c.x;
+    shape[1] = c.weight[0];
+    const auto upstream = torch::randn(shape);
+    const auto gradient = [&] { return torch::autograd::grad({ops::conv3d(x, weight)}, {weight}, {upstream})[0]; };
+    const auto torchs = [&](at::ScalarType dtype) {
+      const auto w = weight.detach().to(dtype).requires_grad_();
+      return torch::autograd::grad({torch::conv3d(x.to(dtype), w, {}, 1, {c.weight[2] / 2, c.weight[3] / 2, c.weight[4] / 2})}, {w}, {upstream.to(dtype)})[0];
+    };
+    const auto expected = torchs(torch::kDouble);
+    at::set_num_threads(1);
+    const auto one = gradient();
+    EXPECT_LE(relative_l2(one, expected), 2 * relative_l2(torchs(torch::kFloat), expected) + 1e-7);
+    for (const int threads : {2, 3, 5}) {
+      at::set_num_threads(threads);
+      EXPECT_TRUE(torch::equal(gradient(), one)) << threads << " threads, " << torch::IntArrayRef(c.x);
+    }
+    at::set_num_threads(before);
+  }
+}
+
 TEST(Conv3d, HighestPrecisionErrsNoMoreThanTwiceAsMuchAsTorch) {
   const auto x = torch::randn({1, 48, 24, 24, 24}), weight = torch::randn({48, 48, 3, 3, 3});
   const auto expected = torch::conv3d(x.to(torch::kDouble), weight.to(torch::kDouble), {}, 1, 1);

@@ -19,7 +19,7 @@ from phantom import write_dataset
 from program import TINY, arguments, files_in, fovea, refused
 
 MOMENTS = 20 if os.environ.get("FOVEA_FULL") == "1" else 3
-WORDS = [*TINY, "--set", "train.checkpoint_every=2", "--set", "train.average_decay=0.9", "--fold", 0, "--steps", 8, "--threads", 1]
+WORDS = [*TINY, "--set", "train.checkpoint_every=2", "--set", "train.average_decay=0.9", "--fold", 0, "--steps", 8]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def data(workshop):
 
 
 def train(data, run, *more):
-    return ["train", "-d", data, *WORDS, "-o", run, *more]
+    return ["train", "-d", data, *WORDS, "--threads", 1, "-o", run, *more]
 
 
 def digest(path):
@@ -48,6 +48,16 @@ def same_result(run, undisturbed):
     assert digest(run / "model/weights.safetensors") == digest(undisturbed / "model/weights.safetensors")
     for name in ("log.csv", "validation.csv"):
         assert (run / name).read_text() == (undisturbed / name).read_text(), name
+
+
+@pytest.mark.parametrize("more", [[], ["--set", "train.accumulate=2"]], ids=["plain", "accumulated"])
+def test_threads_of_kernels_and_loader_change_no_bit_of_the_weights(data, tmp_path, more):
+    digests = set()
+    for threads in (1, 2, 3):
+        run = tmp_path / str(threads)
+        fovea("train", "-d", data, *WORDS, *more, "--set", f"loader.threads={min(threads, 2)}", "--threads", threads, "-o", run)
+        digests.add(digest(run / "model/weights.safetensors"))
+    assert len(digests) == 1
 
 
 def steps_in(log):
