@@ -14,6 +14,7 @@
 #include "fovea/recipes/segment_report.h"
 #include "fovea/recipes/segment_train.h"
 #include "fovea/recipes/slide_model.h"
+#include "fovea/recipes/station_model.h"
 
 namespace fovea::cli {
 
@@ -62,18 +63,26 @@ void check_outputs(const EvaluateArguments& a) {
   for (const fs::path& file : {a.output, a.report}) require_folder_of(file);
 }
 
-// What a table of predictions reaches against a table of patients or slides.
+// What a table of predictions reaches against a table of patients, slides or stations.
 template <class Scores>
 void show_scores(const EvaluateArguments& a, const Scores& scores) {
   io::Json json = io::Json::object();
   for (const auto& s : scores) json[s.name] = {{"value", s.value}, {"low", s.interval.low}, {"high", s.interval.high}};
   if (!a.output.empty()) io::write_json(a.output, json);
   if (a.common.json) return void(std::printf("%s\n", json.dump(2).c_str()));
-  for (const auto& s : scores) std::printf("%-10s %.3f (95 %% of resamples: %.3f to %.3f)\n", s.name.c_str(), s.value, s.interval.low, s.interval.high);
+  for (const auto& s : scores) {
+    std::printf("%-10s %.3f", s.name.c_str(), s.value);
+    if (std::isfinite(s.interval.low)) std::printf(" (95 %% of resamples: %.3f to %.3f)", s.interval.low, s.interval.high);
+    std::printf("\n");
+  }
 }
 
 void run(EvaluateArguments& a) {
   a.common.apply();
+  if (recipes::is_station_prediction(a.predictions)) {
+    if (!a.output.empty()) require_folder_of(a.output);
+    return show_scores(a, recipes::evaluate_station_predictions(a.predictions, a.references));
+  }
   const bool slides = data::is_slide_table(a.references);
   if (slides || data::is_patient_table(a.references)) {
     if (!a.output.empty()) require_folder_of(a.output);
@@ -115,9 +124,10 @@ void add_evaluate(CLI::App& program) {
   CLI::App* command = program.add_subcommand("evaluate",
       "Example: fovea evaluate -p predictions -r labelsTs -d Dataset004_Hippocampus -o summary.json\n\n"
       "Scores label files against references: Dice, IoU, HD95, NSD with exact surface distances; writes nnU-Net's summary.json.\n"
-      "Or predictions of patients or slides: fovea evaluate -p predictions.csv -r FOLDER, with FOLDER/patients.csv or slides.csv.");
+      "Or predictions of patients or slides: fovea evaluate -p predictions.csv -r FOLDER, with FOLDER/patients.csv or slides.csv;\n"
+      "of stations: fovea evaluate -p told.csv -r measured.csv.");
   command->add_option("-p,--predictions", a->predictions, "folder of predicted labels, or predictions.csv")->required();
-  command->add_option("-r,--references", a->references, "folder of reference labels, same names, or with patients.csv or slides.csv")->required();
+  command->add_option("-r,--references", a->references, "folder of reference labels, same names, with patients.csv or slides.csv, or measurements of stations")->required();
   command->add_option("-d,--dataset", a->dataset, "dataset that names the structures");
   command->add_option("--label", a->labels, "structure to score: 1=anterior, or 1+2=whole for a region")->take_all();
   command->add_option("-o,--output", a->output, "summary.json");

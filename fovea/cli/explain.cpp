@@ -10,6 +10,7 @@
 #include "fovea/recipes/patient_page.h"
 #include "fovea/recipes/segment_explain.h"
 #include "fovea/recipes/slide_explain.h"
+#include "fovea/recipes/station_explain.h"
 #include "fovea/report/text.h"
 
 namespace fovea::cli {
@@ -21,7 +22,7 @@ struct ExplainArguments {
   CommonOptions common;
   fs::path model, output;
   std::vector<fs::path> inputs;
-  std::string mm, voxel, patient;
+  std::string mm, voxel, patient, station, time;
   bool mirror_left_right = false;
   recipes::SlideExplainOptions slide;
 };
@@ -49,12 +50,28 @@ void run_slide(const ExplainArguments& a) {
   std::printf("%s\n", a.output.c_str());
 }
 
+// Who tells one place at one time.
+void run_station(const ExplainArguments& a) {
+  if (a.station.empty() || a.time.empty()) throw ArgumentError("explain: " + a.model.string() + " is a model of stations; say which with --station and --time");
+  if (!a.patient.empty() || !a.mm.empty() || !a.voxel.empty() || a.mirror_left_right)
+    throw ArgumentError("explain: --patient, --mm, --voxel and --mirror-left-right are not for stations; " + a.model.string() + " is a model of stations");
+  auto model = recipes::StationModel::load(a.model);
+  const auto table = model.read(a.inputs);
+  const auto told = recipes::explain_station(model, table, a.time, a.station, a.output);
+  print_line(told.station + " at " + told.time + ": " + report::fixed(told.mean, 3) + " (95 %: " + report::fixed(told.low, 3) + " to " + report::fixed(told.high, 3) + "), told by " +
+             std::to_string(told.others.size()) + " stations");
+  std::printf("%s\n", a.output.c_str());
+}
+
 void run(const ExplainArguments& a, const CLI::App& command) {
   a.common.apply();
   const std::string recipe = infer::recipe_of(a.model);
   if (recipe == "slide") return run_slide(a);
   for (const char* flag : {"--features", "--um-per-pixel", "--deep-zoom-um", "--picture-px"})
     if (command.count(flag)) throw ArgumentError(std::string("explain: ") + flag + " is for slides; " + a.model.string() + " is a model of another recipe");
+  if (recipe == "station") return run_station(a);
+  for (const char* flag : {"--station", "--time"})
+    if (command.count(flag)) throw ArgumentError(std::string("explain: ") + flag + " is for stations; " + a.model.string() + " is a model of another recipe");
   if (recipe == "patient") return run_patient(a);
   if (!a.patient.empty()) throw ArgumentError("explain: --patient is for models of patients; " + a.model.string() + " labels voxels");
   const auto segmenter = recipes::Segmenter::load(a.model);
@@ -76,13 +93,16 @@ void add_explain(CLI::App& program) {
       "Example: fovea explain -m runs/demo/model -i scan.nii.gz --mm 28,-20,-14 -o attention\n\n"
       "For one voxel: which voxels each head of each block attends to, exact, as NIfTI on the scan's grid; entropy and distance of each head.\n"
       "For one patient: fovea explain -m runs/p/model -i FOLDER --patient ID -o page.html, FOLDER with patients.csv.\n"
-      "For one slide: fovea explain -m runs/s/model -i slide.svs -o FOLDER: a heat map as PNG, GeoJSON for QuPath and deep-zoom tiles.");
+      "For one slide: fovea explain -m runs/s/model -i slide.svs -o FOLDER: a heat map as PNG, GeoJSON for QuPath and deep-zoom tiles.\n"
+      "For one station: fovea explain -m runs/air/model -i air.csv --station DEBE034 --time 2005-01-03 -o FOLDER: who told it.");
   command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan, repeated for its channel files; or folder with patients.csv; or a slide")->required();
+  command->add_option("-i,--input", a->inputs, "scan, repeated for its channel files; or folder with patients.csv; or a slide; or measurements of stations")->required();
   command->add_option("-o,--output", a->output, "folder for the maps and explain.json; for a patient an .html file")->required();
   command->add_option("--mm", a->mm, "the voxel at this point: R,A,S in millimetres");
   command->add_option("--voxel", a->voxel, "or with this index: x,y,z as viewers show it");
   command->add_option("--patient", a->patient, "the patient of this id");
+  command->add_option("--station", a->station, "the station of this name, told by the others")->group("Stations");
+  command->add_option("--time", a->time, "at this time")->group("Stations");
   command->add_flag("--mirror-left-right", a->mirror_left_right, "as in predict");
   command->add_option("--features", a->slide.features, "of the slide: file or folder; default: made anew")->group("Slides");
   command->add_option("--um-per-pixel", a->slide.um_per_pixel, "of a slide that does not say it")->group("Slides");

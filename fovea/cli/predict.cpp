@@ -12,6 +12,7 @@
 #include "fovea/recipes/patient_model.h"
 #include "fovea/recipes/segment_predict.h"
 #include "fovea/recipes/slide_model.h"
+#include "fovea/recipes/station_model.h"
 
 namespace fovea::cli {
 
@@ -68,12 +69,23 @@ nlohmann::ordered_json to_json(const recipes::PredictResult& r) {
           {"dense_score_bytes", r.memory.dense_score_bytes}, {"label_resampling", r.label_resampling}};
 }
 
-// A table of patients or slides takes one input and none of the flags of segmentation.
+// A table takes none of the flags of segmentation.
 void check_table(const PredictArguments& a, const CLI::App& command, const std::string& what) {
   for (const char* flag : {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue"})
     if (command.count(flag)) throw ArgumentError(std::string("predict: ") + flag + " is for segmentation; " + a.model.string() + " is a model of " + what);
-  if (a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one folder with " + what + ".csv");
+  if (what != "stations" && a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one folder with " + what + ".csv");
   require_folder_of(a.output);
+}
+
+// Measurements of stations: one line for each that asks for a value.
+void run_stations(const PredictArguments& a, const CLI::App& command) {
+  check_table(a, command, "stations");
+  auto model = recipes::StationModel::load(a.model);
+  const auto table = model.read(a.inputs);
+  const auto told = recipes::predict_stations(model, table);
+  recipes::write_station_predictions(a.output, model.inputs, table, told);
+  if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"values", told.size()}}).dump(2).c_str());
+  else std::printf("%s\n", a.output.c_str());
 }
 
 // A table of slides: one line each.
@@ -102,6 +114,7 @@ void run(const PredictArguments& a, const CLI::App& command) {
   if (recipe == "slide") return run_slides(a, command);
   if (command.count("--features")) throw ArgumentError("predict: --features is for slides; " + a.model.string() + " is a model of another recipe");
   if (recipe == "patient") return run_patients(a, command);
+  if (recipe == "station") return run_stations(a, command);
   auto segmenter = recipes::Segmenter::load(a.model);
   segmenter.windows = windows_of(a, segmenter);
   recipes::PredictOptions options;
@@ -154,10 +167,10 @@ void add_predict(CLI::App& program) {
       "Example: fovea predict -m runs/demo/model -i scan.nii.gz -o labels.nii.gz --max-ram 4G\n\n"
       "Segments a scan, or every scan of a folder with the model kept in memory. The result lies on the scan's own grid.\n"
       "With a model of patients: fovea predict -m runs/p/model -i FOLDER -o predictions.csv, FOLDER with patients.csv;\n"
-      "of slides the same with slides.csv.");
+      "of slides the same with slides.csv. With a model of stations: -i measured.csv -i asked.csv -o told.csv.");
   command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, or folder with patients.csv or slides.csv; repeat it for the channel files of one scan")->required();
-  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients and slides")->required();
+  command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, folder with patients.csv or slides.csv, or measurements of stations; repeat it for the channel files of one scan, or for places that ask")->required();
+  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients, slides and stations")->required();
   command->add_option("--features", a->features, "slides: folder of their feature files; default: beside slides.csv");
   command->add_option("--preset", a->preset, "windows and blending as in nnunet or monai (default: the model's)");
   command->add_option("--overlap", a->overlap, "share of a window that its neighbour covers")->check(CLI::Range(0.0, 0.95));

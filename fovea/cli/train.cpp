@@ -12,6 +12,7 @@
 #include "fovea/recipes/patient_train.h"
 #include "fovea/recipes/segment_train.h"
 #include "fovea/recipes/slide_train.h"
+#include "fovea/recipes/station_train.h"
 
 namespace fovea::cli {
 
@@ -97,8 +98,19 @@ void train_slide(const TrainArguments& a, const CLI::App& command) {
   print_result(a, result.training, result.model, result.report, metrics);
 }
 
+void train_station(const TrainArguments& a, const CLI::App& command) {
+  for (const char* flag : {"--augment", "--max-ram", "--pretrain", "--start"})
+    if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of stations");
+  const auto config = recipes::resolve_station_config(a.config, overrides_of(a, command));
+  if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
+  const auto result = recipes::train_stations(a.dataset, config, {a.output, fold_of(a), a.resume, a.argv});
+  nlohmann::ordered_json metrics = {{"rmse", result.scores.fusion}, {"rmse_kriging", std::min(result.scores.kriging, result.scores.log_kriging)}, {"covered_percent", result.scores.covered}};
+  print_result(a, result.training, result.model, result.report, metrics);
+}
+
 void run(const TrainArguments& a, const CLI::App& command) {
   a.common.apply();
+  if (a.recipe == "station" || (a.recipe == "auto" && data::is_station_table(a.dataset))) return train_station(a, command);
   if (a.recipe == "slide" || (a.recipe == "auto" && data::is_slide_table(a.dataset))) return train_slide(a, command);
   const bool patient = a.recipe == "patient" || (a.recipe == "auto" && data::is_patient_table(a.dataset));
   return patient ? train_patient(a, command) : train_segment(a, command);
@@ -111,9 +123,10 @@ void add_train(CLI::App& program) {
       "Example: fovea train -d Dataset004_Hippocampus --fold 0 --max-time 1h -o runs/hippocampus-0\n\n"
       "Trains a segmentation network on an nnU-Net folder or a Decathlon datalist, or a network of patients on a folder with\n"
       "patients.csv (scans, tables, texts; a class or survival), or attention over the tiles of whole slides on a folder with\n"
-      "slides.csv and features (CLAM, TRIDENT or fovea import); writes a run folder with model/ and report.html.");
-  command->add_option("-d,--dataset", a->dataset, "nnU-Net folder, Decathlon datalist, folder with imagesTr and labelsTr, with patients.csv, or with slides.csv")->required();
-  command->add_option("--recipe", a->recipe, "segment, patient, slide, or auto: what the dataset is for")->check(CLI::IsMember({"auto", "segment", "patient", "slide"}))->capture_default_str();
+      "slides.csv and features (CLAM, TRIDENT or fovea import), or attention over stations on a .csv of measurements; writes a run\n"
+      "folder with model/ and report.html.");
+  command->add_option("-d,--dataset", a->dataset, "nnU-Net folder, Decathlon datalist, folder with imagesTr and labelsTr, with patients.csv or slides.csv, or measurements of stations (.csv)")->required();
+  command->add_option("--recipe", a->recipe, "segment, patient, slide, station, or auto: what the dataset is for")->check(CLI::IsMember({"auto", "segment", "patient", "slide", "station"}))->capture_default_str();
   command->add_option("-o,--output", a->output, "run folder")->capture_default_str();
   command->add_option("-c,--config", a->config, "JSON config (comments allowed); see --print-config");
   command->add_option("--set", a->overrides, "change one key: --set train.optimizer.learning_rate=1e-3")->take_all();

@@ -13,6 +13,19 @@ struct StationFusionConfig {
   int64_t covariates = 0;  // K, known wherever one asks: elevation
   int64_t source_width = 4, channels = 8, heads = 4, layers = 2, hidden = 16;
   nn::PlaceScore score = nn::PlaceScore::kMultihead;
+
+  template <class V>
+  void visit(V& v) {
+    v("axes", axes, "of places, time last");
+    v("sources", sources, "kinds of measurement");
+    v("covariates", covariates, "numbers known wherever one asks");
+    v("source_width", source_width, "of a source's embedding");
+    v("channels", channels, "of the values' stream");
+    v("heads", heads, "of a layer");
+    v("layers", layers, "of attention");
+    v("hidden", hidden, "units of the variance's perceptron");
+    v("score", score, "multihead, or the controls uniform, laplace, dot");
+  }
 };
 
 /// What was measured, by tasks (a day, a field) of M cells each.

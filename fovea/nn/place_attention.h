@@ -1,6 +1,9 @@
 #pragma once
 #include <torch/torch.h>
 
+#include <array>
+#include <utility>
+
 namespace fovea::nn {
 
 /// What the score of two places is made of.
@@ -10,6 +13,10 @@ enum class PlaceScore {
   kDot,        ///< one head, a dot product of learned waves of both places
   kMultihead,  ///< H heads: ranges, who measured, and how well
 };
+inline auto config_names(PlaceScore) {
+  return std::array{std::pair{PlaceScore::kUniform, "uniform"}, std::pair{PlaceScore::kLaplace, "laplace"}, std::pair{PlaceScore::kDot, "dot"},
+                    std::pair{PlaceScore::kMultihead, "multihead"}};
+}
 
 struct PlaceAttentionOptions {
   PlaceAttentionOptions(int64_t channels, int64_t source_width) : channels_(channels), source_width_(source_width) {}

@@ -5,25 +5,18 @@
 #include <map>
 
 #include "fovea/core/error.h"
+#include "fovea/data/station_table.h"
 #include "fovea/io/csv.h"
 #include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
 
 namespace {
-constexpr double kEarthRadiusKm = 6371.0;
-
 double squared_error(const torch::Tensor& left_out, const torch::Tensor& values) {
   return (left_out - values).square().sum().item<double>();
 }
 
 }  // namespace
-
-std::array<double, 3> place_km(double longitude_deg, double latitude_deg) {
-  const double a = longitude_deg * M_PI / 180, b = latitude_deg * M_PI / 180;
-  return {kEarthRadiusKm * std::cos(b) * std::cos(a), kEarthRadiusKm * std::cos(b) * std::sin(a),
-          kEarthRadiusKm * std::sin(b)};
-}
 
 StationDays read_station_days(const std::filesystem::path& path, int64_t least) {
   const io::CsvTable table = io::read_csv(path);
@@ -44,7 +37,7 @@ StationDays read_station_days(const std::filesystem::path& path, int64_t least) 
     std::vector<double> points, values;
     StationDay one{day, {}, {}};
     for (const size_t r : rows) {
-      const auto place = place_km(longitude[r], latitude[r]);
+      const auto place = data::place_km(longitude[r], latitude[r]);
       points.insert(points.end(), place.begin(), place.end());
       values.push_back(value[r]), one.stations.push_back(place_of.at(table.cell(r, station)));
     }

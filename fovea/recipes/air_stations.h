@@ -13,10 +13,7 @@
 // methods that a sceptical reader would try.
 namespace fovea::recipes {
 
-/// A place on the sphere of radius 6371 km; chords of 60 km are arcs of 60 km to 1e-6.
-std::array<double, 3> place_km(double longitude_deg, double latitude_deg);
-
-/// What was measured on one day: places by place_km() and PM10 in µg/m³.
+/// What was measured on one day: places by data::place_km() and PM10 in µg/m³.
 struct StationDay {
   std::string date;
   Samples samples;                // points [M,3] in km, values [M]

@@ -32,7 +32,7 @@ double moved_by_missing_cells(models::StationFusion& network, uint64_t seed) {
 
 struct Real {
   const char *name, *file, *script, *unit;
-  StationTable (*read)(const std::filesystem::path&);
+  data::StationTable (*read)(const std::filesystem::path&);
   StationFusionOptions options;
 };
 
@@ -53,7 +53,7 @@ CheckResult check_station_fusion(const CheckOptions& options) {
   const std::vector<nn::PlaceScore> controls = options.full ? std::vector<nn::PlaceScore>{nn::PlaceScore::kUniform, nn::PlaceScore::kLaplace, nn::PlaceScore::kDot}
                                                             : std::vector<nn::PlaceScore>{nn::PlaceScore::kUniform};
   std::vector<Real> reals = {{"PM10", "air.csv", "air", "ug/m3", read_air, {}}, {"Colorado, monthly maximum temperature", "colorado.csv", "colorado", "degrees C", read_colorado, {}}};
-  reals[1].options.scale = ValueScale::kPlain, reals[1].options.elevation = true, reals[1].options.nearest = 32;
+  reals[1].options.scale = ValueScale::kPlain, reals[1].options.nearest = 32;
   for (auto& real : reals)
     if (!options.full) real.options.test_every = 10, real.options.simulated_steps = 600;
 

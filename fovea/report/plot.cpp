@@ -174,7 +174,7 @@ std::string to_svg(const LinePlot& plot) {
     const std::string colour = colour_of(series.colour, s);
     std::vector<std::pair<double, double>> run;
     const auto flush = [&] {
-      if (run.size() > 1) svg.polyline(run, colour, series.dashed);
+      if (run.size() > 1 && series.joined) svg.polyline(run, colour, series.dashed);
       if (run.size() == 1 && !series.points) svg.dot(run[0].first, run[0].second, colour);
       run.clear();
     };

@@ -15,6 +15,7 @@ struct Series {
   std::optional<Colour> colour = {};  // none: category_colour of its place
   bool dashed = false;
   bool points = false;  // a dot at each value
+  bool joined = true;   // by lines; false: a cloud of points
 };
 
 /// A level drawn across the whole plot, e.g. the baseline to beat.

@@ -17,9 +17,9 @@ namespace {
 const double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // Stations on a square of 400 km whose values are waves that move, on top of 20.
-StationTable made_up_table(int64_t stations, int64_t times) {
+data::StationTable made_up_table(int64_t stations, int64_t times) {
   torch::manual_seed(11);
-  StationTable table;
+  data::StationTable table;
   for (int64_t s = 0; s < stations; ++s) table.names.push_back("s" + std::to_string(s));
   for (int64_t t = 0; t < times; ++t) table.times.push_back("t" + std::to_string(t));
   table.places_km = 400 * torch::rand({stations, 2}, torch::kFloat64);
@@ -97,7 +97,7 @@ TEST(StationFusion, ReadsTablesWithGapsAndRefusesTwoValuesOfAStation) {
   const std::filesystem::path path = testing::TempDir() + "air_of_test.csv";
   const std::string head = "date,station,longitude_deg,latitude_deg,pm10_ug_m3\n", rows = "2004-12-31,DEUB001,9,50,12\n2005-01-02,DENI002,10,51,\n2005-01-02,DEUB001,9,50,14\n";
   std::ofstream(path) << head << rows;
-  const StationTable table = read_air(path);
+  const data::StationTable table = read_air(path);
   EXPECT_EQ(table.first_test, 1);
   EXPECT_EQ(table.source[0].item<int64_t>(), 1);
   EXPECT_TRUE(std::isnan(table.values[1][1].item<double>()));
