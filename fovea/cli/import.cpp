@@ -5,6 +5,7 @@
 
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
+#include "fovea/data/onto_grid.h"
 #include "fovea/data/plan.h"
 #include "fovea/infer/import_bag_network.h"
 #include "fovea/infer/import_weights.h"
@@ -13,8 +14,10 @@
 #include "fovea/io/config.h"
 #include "fovea/core/progress.h"
 #include "fovea/io/image.h"
+#include "fovea/ops/parallel.h"
 #include "fovea/recipes/slide_import.h"
 #include "fovea/recipes/slide_model.h"
+#include "fovea/report/text.h"
 
 namespace fovea::cli {
 
@@ -23,7 +26,8 @@ namespace fs = std::filesystem;
 
 struct ImportArguments {
   CommonOptions common;
-  fs::path source, output, plan;
+  fs::path source, output, plan, onto;
+  bool labels = false;
   std::string network;
   std::vector<std::string> overrides, classes;
   io::ReadOptions scan;
@@ -63,9 +67,20 @@ void import_scan(const ImportArguments& a) {
   if (!a.network.empty() || !a.plan.empty() || !a.overrides.empty())
     throw ArgumentError("import: --network, --set and --plan are of weights, but " + a.source.string() + " is a scan");
   require_folder_of(a.output);
-  const Volume volume = io::read_image(a.source, a.scan);
+  if (a.labels && a.onto.empty()) throw ArgumentError("import: --labels says how --onto reads a file; give --onto SCAN as well");
+  Volume volume = io::read_image(a.source, a.scan);
+  double outside_share = 0;
+  if (!a.onto.empty()) {
+    try {
+      auto moved = data::onto_grid(volume, io::inspect(a.onto).geometry, a.labels ? data::Interpolation::kNearest : data::Interpolation::kLinear, ops::torch_parallel_for);
+      volume = std::move(moved.volume), outside_share = moved.outside_share;
+    } catch (const ArgumentError& error) {
+      throw IoError(a.source, "onto " + a.onto.string() + ": " + error.what());
+    }
+    if (outside_share > 0) print_line(a.source.string() + " does not cover " + report::fixed(100 * outside_share, 1) + " % of " + a.onto.string() + (a.labels ? ": 0 there" : ": its smallest value there"));
+  }
   io::write_image(a.output, volume);
-  std::printf("%s\n", a.common.json ? io::Json{{"scan", a.output.string()}, {"grid", to_string(volume.geometry)}, {"units", io::inspect(a.source, a.scan).units}}.dump(2).c_str() : a.output.c_str());
+  std::printf("%s\n", a.common.json ? io::Json{{"scan", a.output.string()}, {"grid", to_string(volume.geometry)}, {"units", io::inspect(a.source, a.scan).units}, {"outside_share", outside_share}}.dump(2).c_str() : a.output.c_str());
 }
 
 // Of AttentionDeepMIL, CLAM or TransMIL: names that no network of scans has.
@@ -94,7 +109,7 @@ void import_bag_network(const ImportArguments& a, const io::TensorMap& tensors) 
 }
 
 void import_weights(const ImportArguments& a) {
-  if (a.scan.suv || a.scan.dicom_series >= 0) throw ArgumentError("import: --suv and --series are of DICOM scans, but " + a.source.string() + " holds weights");
+  if (a.scan.suv || a.scan.dicom_series >= 0 || !a.onto.empty()) throw ArgumentError("import: --suv, --series and --onto are of scans, but " + a.source.string() + " holds weights");
   auto read = infer::read_weights(a.source);
   if (is_bag_network(read)) return import_bag_network(a, read);
   if (!a.classes.empty()) throw ArgumentError("import: --classes is for networks of slides");
@@ -132,6 +147,7 @@ void add_import(CLI::App& program) {
   CLI::App* command = program.add_subcommand("import",
       "Example: fovea import swin_unetr.pt -o MODEL\n"
       "         fovea import DICOM_FOLDER -o scan.nii.gz\n"
+      "         fovea import PET_FOLDER --suv --onto ct.nii.gz -o suv_on_ct.nii.gz\n"
       "         fovea import slide.svs -o FEATURES\n\n"
       "Makes a model folder of MONAI weights, or of CLAM's, TransMIL's or AttentionDeepMIL's (.pt state dict, read without an unpickler, or .safetensors); the network is told from names\n"
       "and shapes. Or makes a NIfTI or NRRD file of a DICOM series (or of any scan), without the patient's name.\n"
@@ -140,6 +156,8 @@ void add_import(CLI::App& program) {
   command->add_option("-o,--output", a->output, "model folder; or .nii.gz, .nii, .nrrd; or folder for features")->required();
   command->add_option("--series", a->scan.dicom_series, "SeriesNumber, where a folder holds several series");
   command->add_flag("--suv", a->scan.suv, "PET as standardised uptake values by body weight (g/ml)");
+  command->add_option("--onto", a->onto, "the scan on whose grid the result lies, by millimetres of the patient: PET onto CT");
+  command->add_flag("--labels", a->labels, "with --onto: a label file, whose values are kept (nearest voxel)");
   command->add_option("--network", a->network, "network or preset, instead of telling it from the weights");
   command->add_option("--set", a->overrides, "change a field of the network's config: --set downsample=merging_repeated")->take_all();
   command->add_option("--plan", a->plan, "plan.json: how scans are prepared, so that predict can use the model");

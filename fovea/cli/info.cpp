@@ -17,6 +17,7 @@
 #include "fovea/models/registry.h"
 #include "fovea/recipes/patient_model.h"
 #include "fovea/recipes/slide_model.h"
+#include "fovea/recipes/station_model.h"
 
 namespace fovea::cli {
 
@@ -48,20 +49,27 @@ Json of_slide(const fs::path& path, std::optional<double> um_per_pixel) {
           {"objective_power", or_null(info.objective_power)}, {"bytes", info.file_bytes}, {"notes", info.notes}};
 }
 
+int64_t parameters_of(const torch::nn::Module& network) {
+  int64_t parameters = 0;
+  for (const auto& p : network.parameters()) parameters += p.numel();
+  return parameters;
+}
+
 Json of_model(const fs::path& path) {
   if (infer::recipe_of(path) == "patient") {
     const auto model = recipes::PatientModel::load(path);
-    int64_t parameters = 0;
-    for (const auto& p : model.network->parameters()) parameters += p.numel();
-    return {{"model", path.string()}, {"recipe", "patient"}, {"trained_on", model.inputs.columns.name}, {"simulated", model.simulated()}, {"parameters", parameters},
+    return {{"model", path.string()}, {"recipe", "patient"}, {"trained_on", model.inputs.columns.name}, {"simulated", model.simulated()}, {"parameters", parameters_of(*model.network)},
             {"modalities", model.inputs.modality_names()}, {"outcome", io::to_json(model.head)}};
   }
   if (infer::recipe_of(path) == "slide") {
     const auto model = recipes::SlideModel::load(path);
-    int64_t parameters = 0;
-    for (const auto& p : model.network->parameters()) parameters += p.numel();
     return {{"model", path.string()}, {"recipe", "slide"}, {"network", models::family_of(model.config)}, {"trained_on", model.inputs.name}, {"simulated", model.inputs.simulated},
-            {"parameters", parameters}, {"classes", model.inputs.classes}, {"features", model.network->features()}, {"encoder", model.inputs.encoder}};
+            {"parameters", parameters_of(*model.network)}, {"classes", model.inputs.classes}, {"features", model.network->features()}, {"encoder", model.inputs.encoder}};
+  }
+  if (infer::recipe_of(path) == "station") {
+    const auto model = recipes::StationModel::load(path);
+    return {{"model", path.string()}, {"recipe", "station"}, {"tells", model.inputs.told()}, {"parameters", parameters_of(*model.network)}, {"columns", io::to_json(model.inputs.columns)},
+            {"scaling", io::to_json(model.inputs.scaling)}};
   }
   const auto model = infer::load_model(path);
   Json labels = Json::array();

@@ -123,7 +123,8 @@ std::vector<Volume> read_images(const Case& one, int64_t channels) {
                               (expected == 1 ? "a 3-D file with one" : std::to_string(expected)));
     if (!same_place(volumes.front().geometry, v.geometry))
       throw IoError(path, "its grid differs from that of " + one.images.front().filename().string() + ": " +
-                              to_string(v.geometry) + "; expected " + to_string(volumes.front().geometry));
+                              to_string(v.geometry) + "; expected " + to_string(volumes.front().geometry) +
+                              "; fovea import --onto puts it there");
   }
   return volumes;
 }

@@ -90,6 +90,11 @@ def test_the_told_value_is_the_sum_of_what_its_weights_say(run, table, tmp_path)
     assert "<svg" in (tmp_path / "who/map.svg").read_text()
 
 
+def test_info_says_what_a_model_tells(run):
+    model = json.loads(fovea("info", run / "model", "--json").stdout)[0]
+    assert (model["recipe"], model["tells"], model["columns"]["covariates"]) == ("station", "value", ["height"])
+
+
 def test_a_run_that_is_interrupted_goes_on_to_the_same_bits(run, table, tmp_path):
     words = ["train", "-d", table, "-o", tmp_path / "run", "--set", "columns.x_km=x_km", "--set", "columns.y_km=y_km", "--set", "columns.covariates=[\"height\"]", *SHORT]
     process = start(words)
