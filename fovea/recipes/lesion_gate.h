@@ -15,9 +15,16 @@ struct LesionScans {
 };
 LesionScans draw_lesion_scans(int64_t count, int64_t edge, at::Generator generator);
 
+/// What stands before the read-out.
+struct LesionArm {
+  int64_t kernel = 0;       // edge of the spatial gate; 0: none, and a hidden layer wider by as many parameters as a gate of 3 has
+  bool other_scan = false;  // control: gated by another scan's map, in training too
+};
+
 /// What one network did on fresh scans.
 struct LesionScore {
-  double dice = 0;
+  double dice = 0;  // of all scans' voxels together
+  std::vector<double> dice_by_scan;
   int64_t parameters = 0, gate_parameters = 0;
   // Of a network with a gate:
   double map_auc = 0;         // area under the ROC curve of the map against the lesions, voxel by voxel
@@ -30,10 +37,12 @@ struct LesionRun {
   torch::Tensor slice, mask, map;  // [N,N] of one fresh scan where most lesion is; map undefined without a gate
 };
 
-/// Trains networks of two 3x3x3 convolutions with 8 channels and a linear read-out of each voxel, before which stands a
-/// spatial gate of the given kernel edge (0: none), from the same weights on the same scans. Same seed, same result.
-/// Cost     about 0.05 s a step and network at edge 32, 0.2 s at 64, on one thread
-std::vector<LesionRun> learn_lesion_gate(const std::vector<int64_t>& kernels, uint64_t seed, int64_t edge = 32,
-                                         int64_t steps = 150);
+constexpr int64_t kLesionGateSteps = 300;
+
+/// Trains networks of one 3x3x3 convolution with 8 channels, a hidden layer of each voxel and a linear read-out, before
+/// which stands a spatial gate, on the same scans. A voxel sees 3x3x3 voxels, too few to tell a lesion in the noise; only
+/// the gate of k > 1 sees further. Same seed, same result.
+std::vector<LesionRun> learn_lesion_gate(const std::vector<LesionArm>& arms, uint64_t seed, int64_t edge = 32,
+                                         int64_t steps = kLesionGateSteps);
 
 }  // namespace fovea::recipes
