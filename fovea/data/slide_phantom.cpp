@@ -73,10 +73,13 @@ SlidePhantom make_slide_phantom(const SlidePhantomConfig& c, uint32_t index) {
   const Fibres coarse(c, 60 / c.um_per_pixel, rng), fine(c, 8 / c.um_per_pixel, rng);
   const double amount_h = std::exp(c.stain * double(rng.normal())), amount_e = std::exp(c.stain * double(rng.normal()));
   const double radius = c.tumour_radius_um / c.um_per_pixel;
-  while (c.tissue && int64_t(out.tumours.size()) < c.tumours) {
-    const double y = double(rng.uniform()) * double(c.height), x = double(rng.uniform()) * double(c.width), r = radius * double(rng.uniform(0.8f, 1.2f));
-    if (tissue.depth(y, x) > 0.25) out.tumours.push_back({y, x, r});
-  }
+  const auto plant = [&](std::vector<SlidePhantom::Tumour>& discs, int64_t count) {
+    while (c.tissue && int64_t(discs.size()) < count) {
+      const double y = double(rng.uniform()) * double(c.height), x = double(rng.uniform()) * double(c.width), r = radius * double(rng.uniform(0.8f, 1.2f));
+      if (tissue.depth(y, x) > 0.25) discs.push_back({y, x, r});
+    }
+  };
+  plant(out.tumours, c.tumours), plant(out.inflamed, c.inflamed);
   // 1. Amounts of haematoxylin and eosin.
   const size_t n = size_t(c.height * c.width);
   std::vector<float> h(n), e(n);
@@ -86,21 +89,23 @@ SlidePhantom make_slide_phantom(const SlidePhantomConfig& c, uint32_t index) {
         const size_t at = size_t(y * c.width + x);
         e[at] = 0.45f + 0.12f * coarse.at(y, x) + 0.10f * fine.at(y, x), h[at] = 0.08f + 0.03f * fine.at(y, x);
       }
-  // 2. Nuclei. As many are drawn as a tumour everywhere would hold, and those thinned out that do not lie in one.
+  // 2. Nuclei. As many are drawn as the densest region everywhere would hold, then thinned out to each region's own number.
   const double area_mm2 = double(c.height) * double(c.width) * c.um_per_pixel * c.um_per_pixel * 1e-6;
-  const int64_t drawn = c.tissue ? int64_t(area_mm2 * c.nuclei_per_mm2 * c.crowding) : 0;
+  const double most = c.inflamed > 0 ? std::max(c.crowding, c.lymphocytes) : c.crowding;
+  const int64_t drawn = c.tissue ? int64_t(area_mm2 * c.nuclei_per_mm2 * most) : 0;
   for (int64_t k = 0; k < drawn; ++k) {
     const double y = double(rng.uniform()) * double(c.height), x = double(rng.uniform()) * double(c.width);
-    const bool kept = rng.chance(float(1 / c.crowding));
+    const float thinning = rng.uniform();
     const double spread = double(rng.uniform(0.8f, 1.25f)), squeeze = double(rng.uniform(0.65f, 1.0f)), angle = double(rng.uniform(0, float(kPi)));
     const float dark = rng.uniform(0.75f, 1.1f);
-    const bool sick = std::any_of(out.tumours.begin(), out.tumours.end(), [&](const auto& t) { return std::hypot(y - t.y, x - t.x) < t.radius; });
-    if ((!kept && !sick) || !tissue.holds(y, x)) continue;
-    const double r = 3.5 / c.um_per_pixel * spread * (sick ? c.growth : 1), cos = std::cos(angle), sin = std::sin(angle);
+    const auto lies_in = [&](const std::vector<SlidePhantom::Tumour>& discs) { return std::any_of(discs.begin(), discs.end(), [&](const auto& t) { return std::hypot(y - t.y, x - t.x) < t.radius; }); };
+    const bool sick = lies_in(out.tumours), inflamed = !sick && lies_in(out.inflamed);
+    if (thinning >= float((sick ? c.crowding : inflamed ? c.lymphocytes : 1) / most) || !tissue.holds(y, x)) continue;
+    const double r = 3.5 / c.um_per_pixel * spread * (sick ? c.growth : inflamed ? 0.85 : 1), cos = std::cos(angle), sin = std::sin(angle);
     for (int64_t py = std::max<int64_t>(0, int64_t(y - r)); py <= std::min(c.height - 1, int64_t(y + r)); ++py)
       for (int64_t px = std::max<int64_t>(0, int64_t(x - r)); px <= std::min(c.width - 1, int64_t(x + r)); ++px) {
         const double u = (cos * (double(px) - x) + sin * (double(py) - y)) / r, v = (cos * (double(py) - y) - sin * (double(px) - x)) / (r * squeeze);
-        if (u * u + v * v <= 1) h[size_t(py * c.width + px)] = dark * (sick ? 1.05f : 0.9f);
+        if (u * u + v * v <= 1) h[size_t(py * c.width + px)] = dark * (sick || inflamed ? 1.05f : 0.9f);
       }
   }
   // 3. Light through the stains (Beer and Lambert), and a camera's noise.

@@ -64,7 +64,7 @@ void learn_planted_tumour(PlantedTumourRun& run) {
   std::vector<std::vector<double>> shares(all);
   two_at_a_time(all, [&](size_t i) {
     auto config = slides(run.seed);
-    config.tumours = int64_t(i % 2);
+    config.tumours = int64_t(i % 2), config.inflamed = 1 + int64_t(Rng(run.seed, 0, uint32_t(i), 95).below(4));
     const auto phantom = data::make_slide_phantom(config, uint32_t(i));
     const auto file = scratch.path() / (table.slides[i].slide_id + ".tif");
     io::write_pyramid_tiff(file, phantom.levels, config.um_per_pixel);
@@ -82,7 +82,7 @@ void learn_planted_tumour(PlantedTumourRun& run) {
     Rng rng(run.seed, 0, 0, 94);
     for (size_t i = size_t(run.train); i > 1; --i) std::swap(learnt_from.slides[i - 1].label, learnt_from.slides[size_t(rng.below(i))].label);
   }
-  auto config = resolve_slide_config(table, {}, {"train.steps=600", "width=64", "hidden=32", "validation_share=0", "train.seed=" + std::to_string(run.seed)});
+  auto config = resolve_slide_config(table, {}, {"train.steps=600", "hidden=32", "validation_share=0", "train.seed=" + std::to_string(run.seed)});
   config.network = run.network, config.heads = 4, config.landmarks = 32;
   SlideBags bags(table, scratch.path());
   train::RunFolder folder(scratch.path() / "run");

@@ -5,11 +5,11 @@
 
 namespace fovea::recipes {
 
-/// Simulated slides, every second one with a tumour planted in it, written as pyramids, read back through OpenSlide, cut into
+/// Simulated slides with one to four inflamed places, as blue as tumour, every second slide with a tumour planted in it too: written as pyramids, read back through OpenSlide, cut into
 /// tiles of tissue and learnt from by the label of the slide alone. Does the attention find the tumour?
 struct PlantedTumourRun {
   SlideNetwork network = SlideNetwork::kAbmil;
-  int64_t train = 16, test = 8;  // slides
+  int64_t train = 36, test = 12;  // slides
   bool shuffled = false;         // control: training labels dealt anew among the slides, so that nothing can be learnt
   uint64_t seed = 0;
 

@@ -202,6 +202,22 @@ TEST(TileStatistics, OfOnePlainColourAreItsStainsAndNoTexture) {
   EXPECT_EQ(value("pattern_1_8"), 1) << "every neighbour is at least as high";
 }
 
+TEST(TileStatistics, TheAmountOfHaematoxylinTakesInflammationForTumour) {
+  auto config = kSmall;
+  config.inflamed = 1;
+  const auto phantom = make_slide_phantom(config, 1);
+  const auto& level = phantom.levels[0];
+  const auto centre = [&](const SlidePhantom::Tumour& t) {
+    io::SlideRegion tile = plain(96, 96, kGlass);
+    for (int64_t j = 0; j < 96; ++j)
+      for (int64_t i = 0; i < 96; ++i) std::copy_n(level.at(int64_t(t.y) - 48 + j, int64_t(t.x) - 48 + i), 3, tile.rgb.begin() + (j * 96 + i) * 3);
+    return tile_statistics(tile);
+  };
+  const auto tumour = centre(phantom.tumours.at(0)), inflamed = centre(phantom.inflamed.at(0));
+  EXPECT_GT(inflamed[0], 0.8f * tumour[0]);
+  EXPECT_NE(phantom.inflamed.at(0).x, phantom.tumours.at(0).x);
+}
+
 TEST(TileStatistics, TellTumourFromTissueOfTheSimulatedSlide) {
   const auto phantom = make_slide_phantom(kSmall, 1);
   const auto& t = phantom.tumours.at(0);
