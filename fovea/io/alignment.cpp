@@ -20,7 +20,7 @@ constexpr uint8_t kNoResidue = 255;
 // Lines of a text, plain or gzip, without their ends.
 class LineReader {
  public:
-  LineReader(const fs::path& path, uint64_t max_bytes) : file_(path), max_bytes_(max_bytes) {
+  LineReader(const InputFile& file, uint64_t max_bytes) : file_(file), buffer_(std::min<uint64_t>(kPiece, file.size() + 1)), max_bytes_(max_bytes) {
     std::array<std::byte, 2> start{};
     const bool gzip = file_.read_some_at(0, start) == 2 && start[0] == std::byte{0x1f} && start[1] == std::byte{0x8b};
     if (gzip)
@@ -59,9 +59,10 @@ class LineReader {
   [[noreturn]] void fail(const std::string& problem) const { throw IoError(file_.path(), problem); }
 
  private:
-  InputFile file_;
+  static constexpr size_t kPiece = 1 << 16;
+  const InputFile& file_;
   std::unique_ptr<ByteSource> source_;
-  std::vector<std::byte> buffer_ = std::vector<std::byte>(1 << 16);
+  std::vector<std::byte> buffer_;
   size_t at_ = 0, have_ = 0;
   uint64_t read_ = 0, max_bytes_;
   int64_t number_ = 0;
@@ -232,8 +233,9 @@ Alignment read_clustal(LineReader& lines) {
 }
 }  // namespace
 
-Alignment read_alignment(const fs::path& path, uint64_t max_bytes) {
-  LineReader lines(path, max_bytes);
+Alignment read_alignment(const InputFile& file, uint64_t max_bytes) {
+  const fs::path& path = file.path();
+  LineReader lines(file, max_bytes);
   std::string line;
   do {
     if (!lines.next(line)) throw IoError(path, "is empty, expected an alignment (FASTA, A3M, Stockholm or Clustal)");
@@ -247,5 +249,7 @@ Alignment read_alignment(const fs::path& path, uint64_t max_bytes) {
   }
   throw IoError(path, "begins with \"" + line.substr(0, 20) + "\", expected an alignment: '>' (FASTA, A3M), \"# STOCKHOLM 1.0\" or \"CLUSTAL\"");
 }
+
+Alignment read_alignment(const fs::path& path, uint64_t max_bytes) { return read_alignment(InputFile(path), max_bytes); }
 
 }  // namespace fovea::io

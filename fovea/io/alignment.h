@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "fovea/io/input_file.h"
+
 namespace fovea::io {
 
 /// The twenty amino acids by their codes, 0 to 19; then a gap, then a letter that names none of them (B, J, O, U, X, Z).
@@ -35,6 +37,7 @@ struct Alignment {
 ///          is no residue (line and column), an empty or unfinished file, more than 10^6 sequences or 10^5 columns, NUL
 ///          bytes, damaged gzip, more than `max_bytes` of text.
 /// Cost     one pass, lines as they come: N*L bytes and the names
+Alignment read_alignment(const InputFile& file, uint64_t max_bytes = uint64_t{8} << 30);
 Alignment read_alignment(const std::filesystem::path& path, uint64_t max_bytes = uint64_t{8} << 30);
 
 }  // namespace fovea::io

@@ -38,7 +38,7 @@ std::vector<std::byte> ByteSource::read_block(uint64_t bytes, const std::string&
 }
 
 uint64_t ByteSource::drain(uint64_t limit) {
-  std::vector<std::byte> piece(kPiece);
+  std::vector<std::byte> piece(std::min<uint64_t>(kPiece, at_most() + 1));
   uint64_t total = 0;
   while (const size_t n = read_some(piece)) {
     total += n;
@@ -55,7 +55,9 @@ size_t RawSource::read_some(std::span<std::byte> to) {
   return n;
 }
 
-GzipSource::GzipSource(const InputFile& file, uint64_t offset) : file_(file), offset_(offset), input_(kPiece) {
+// At least the two bytes that next_member() looks at.
+GzipSource::GzipSource(const InputFile& file, uint64_t offset)
+    : file_(file), offset_(offset), input_(std::clamp<uint64_t>(file.size() - std::min(offset, file.size()), 2, kPiece)) {
   // + 16: gzip header and trailer, both checked.
   FOVEA_CHECK(inflateInit2(&stream_, 15 + 16) == Z_OK, "zlib refuses to start");
 }

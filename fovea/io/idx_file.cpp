@@ -9,10 +9,10 @@
 
 namespace fovea::io {
 
-IdxArray read_idx(const std::filesystem::path& path) {
+IdxArray read_idx(const InputFile& file) {
   constexpr int64_t kMostBytes = int64_t{1} << 31;
   constexpr unsigned kUnsignedByte = 0x08, kMostAxes = 4;
-  const InputFile file(path);
+  const std::filesystem::path& path = file.path();
   std::array<std::byte, 2> start{};
   const bool gzip = file.read_some_at(0, start) == 2 && start[0] == std::byte{0x1f} && start[1] == std::byte{0x8b};
   std::unique_ptr<ByteSource> source;
@@ -47,5 +47,7 @@ IdxArray read_idx(const std::filesystem::path& path) {
   source->drain(0);
   return array;
 }
+
+IdxArray read_idx(const std::filesystem::path& path) { return read_idx(InputFile(path)); }
 
 }  // namespace fovea::io

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <vector>
 
+#include "fovea/io/input_file.h"
+
 namespace fovea::io {
 
 /// Bytes of an array as the MNIST family of data sets stores them, last axis fastest.
@@ -17,6 +19,7 @@ struct IdxArray {
 ///          promise more than 2^31 bytes, a file that is shorter or longer than its sizes say, damaged gzip.
 /// Cost     one pass; memory grows with the bytes that are there.
 /// Source   LeCun, Cortes & Burges, "The MNIST database", section on file formats
+IdxArray read_idx(const InputFile& file);
 IdxArray read_idx(const std::filesystem::path& path);
 
 }  // namespace fovea::io

@@ -34,27 +34,30 @@ std::string guess(std::span<const std::byte> start) {
   return "is of no known image format" + expected;
 }
 
+OpenedImage open_image(const InputFile& file, const ReadOptions& options, bool with_voxels) {
+  const fs::path& path = file.path();
+  std::vector<std::byte> start(std::min<uint64_t>(file.size(), 132));
+  file.read_at(0, start);
+  if (start.size() >= 132 && starts_with(std::span(start).subspan(128), "DICM")) return open_dicom(path, options, with_voxels);
+  if (options.suv || options.dicom_series >= 0) throw IoError(path, "is no DICOM file or folder, expected one for a series or for SUV");
+  if (starts_with(start, "NRRD")) return open_nrrd(file);
+  if (nifti_kind(start)) return open_nifti(file, std::make_unique<RawSource>(file), /*compressed=*/false);
+  if (starts_with(start, "\x1f\x8b")) {
+    std::vector<std::byte> inside(4);
+    inside.resize(GzipSource(file).read_some(inside));
+    if (!nifti_kind(inside))
+      throw IoError(path, "is a gzip file with something else than NIfTI inside, expected .nii.gz");
+    return open_nifti(file, std::make_unique<GzipSource>(file), /*compressed=*/true);
+  }
+  throw IoError(path, guess(start));
+}
+
 OpenedImage open_image(const fs::path& path, const ReadOptions& options, bool with_voxels) {
   if (fs::is_directory(path)) return open_dicom(path, options, with_voxels);
   auto file = std::make_unique<InputFile>(path);
-  std::vector<std::byte> start(std::min<uint64_t>(file->size(), 132));
-  file->read_at(0, start);
-  if (start.size() >= 132 && starts_with(std::span(start).subspan(128), "DICM")) return open_dicom(path, options, with_voxels);
-  if (options.suv || options.dicom_series >= 0) throw IoError(path, "is no DICOM file or folder, expected one for a series or for SUV");
-  if (starts_with(start, "NRRD")) return open_nrrd(std::move(file));
-  if (nifti_kind(start)) {
-    auto source = std::make_unique<RawSource>(*file);
-    return open_nifti(std::move(file), std::move(source), /*compressed=*/false);
-  }
-  if (starts_with(start, "\x1f\x8b")) {
-    std::vector<std::byte> inside(4);
-    inside.resize(GzipSource(*file).read_some(inside));
-    if (!nifti_kind(inside))
-      throw IoError(path, "is a gzip file with something else than NIfTI inside, expected .nii.gz");
-    auto source = std::make_unique<GzipSource>(*file);
-    return open_nifti(std::move(file), std::move(source), /*compressed=*/true);
-  }
-  throw IoError(path, guess(start));
+  OpenedImage opened = open_image(*file, options, with_voxels);
+  opened.files.push_back(std::move(file));
+  return opened;
 }
 
 void check_limit(const fs::path& path, const OpenedImage& opened, uint64_t limit) {
@@ -137,8 +140,8 @@ void check_voxel_count(const fs::path& path, int64_t channels, const Geometry& g
   }
 }
 
-Volume read_image(const fs::path& path, const ReadOptions& options) {
-  OpenedImage opened = open_image(path, options, /*with_voxels=*/true);
+namespace {
+Volume read_voxels(const fs::path& path, OpenedImage opened, const ReadOptions& options) {
   ImageInfo& info = opened.info;
   check_limit(path, opened, options.max_decoded_bytes);
 
@@ -158,14 +161,20 @@ Volume read_image(const fs::path& path, const ReadOptions& options) {
   return v;
 }
 
-ImageInfo inspect(const fs::path& path, const ReadOptions& options) {
-  OpenedImage opened = open_image(path, options, /*with_voxels=*/false);
+ImageInfo checked_info(const fs::path& path, OpenedImage opened, const ReadOptions& options) {
   check_limit(path, opened, options.max_decoded_bytes);
   if (opened.stored_bytes() > opened.voxels->at_most())
     throw IoError(path, "the voxels need " + std::to_string(opened.stored_bytes()) + " bytes, found at most " +
                             std::to_string(opened.voxels->at_most()) + "; the file is truncated");
-  return opened.info;
+  return std::move(opened.info);
 }
+}  // namespace
+
+Volume read_image(const fs::path& path, const ReadOptions& options) { return read_voxels(path, open_image(path, options, /*with_voxels=*/true), options); }
+Volume read_image(const InputFile& file, const ReadOptions& options) { return read_voxels(file.path(), open_image(file, options, /*with_voxels=*/true), options); }
+
+ImageInfo inspect(const fs::path& path, const ReadOptions& options) { return checked_info(path, open_image(path, options, /*with_voxels=*/false), options); }
+ImageInfo inspect(const InputFile& file, const ReadOptions& options) { return checked_info(file.path(), open_image(file, options, /*with_voxels=*/false), options); }
 
 void write_image(const fs::path& path, const Volume& v, const WriteOptions& options) {
   const std::string name = path.filename().string();

@@ -7,12 +7,14 @@
 
 namespace fovea::io {
 
-/// A regular file opened for reading, with its size known: what all readers stand on. Reads either fill the whole
-/// destination or throw, so no caller can overlook a short file.
+/// A regular file opened for reading, or bytes in memory that stand for one, with its size known: what all readers stand on.
+/// Reads either fill the whole destination or throw, so no caller can overlook a short file.
 /// Errors   IoError: missing, a folder, no permission, a device or pipe, or shorter than asked.
 class InputFile {
  public:
   explicit InputFile(const std::filesystem::path& path);
+  /// `content` must live as long as this; `path` is what messages name.
+  InputFile(const std::filesystem::path& path, std::span<const std::byte> content) : path_(path), size_(content.size()), content_(content) {}
   ~InputFile();
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
@@ -26,8 +28,9 @@ class InputFile {
 
  private:
   std::filesystem::path path_;
-  int descriptor_ = -1;
+  int descriptor_ = -1;  // none: in memory
   uint64_t size_ = 0;
+  std::span<const std::byte> content_;
 };
 
 /// The whole file as text, refused when larger than `max_bytes`.

@@ -58,8 +58,8 @@ std::optional<NiftiHeader> unchanged_source(const std::filesystem::path& path, c
 
 }  // namespace
 
-OpenedImage open_nifti(std::unique_ptr<InputFile> file, std::unique_ptr<ByteSource> source, bool compressed) {
-  const std::filesystem::path path = file->path();
+OpenedImage open_nifti(const InputFile& file, std::unique_ptr<ByteSource> source, bool compressed) {
+  const std::filesystem::path& path = file.path();
   std::vector<std::byte> bytes(4);
   source->read_exactly(bytes, "the NIfTI header");
   const auto kind = nifti_kind(bytes);
@@ -84,14 +84,13 @@ OpenedImage open_nifti(std::unique_ptr<InputFile> file, std::unique_ptr<ByteSour
   info.dtype = identity ? info.stored : DType::kF32;
   info.big_endian = kind->swapped;
   info.compressed = compressed;
-  info.file_bytes = file->size();
+  info.file_bytes = file.size();
   check_voxel_count(path, info.channels, info.geometry, info.stored);
 
   const auto between = source->read_block(uint64_t(h.vox_offset) - header_bytes, "the header extensions");
   bytes.insert(bytes.end(), between.begin(), between.end());
   read_extensions(path, bytes, header_bytes, kind->swapped, info);
   opened.header = std::make_shared<SourceHeader>(SourceHeader{info.format, std::move(bytes)});
-  opened.files.push_back(std::move(file));
   opened.voxels = std::move(source);
   return opened;
 }

@@ -35,7 +35,7 @@ std::string read_header_text(const InputFile& file, uint64_t& voxels_at) {
     if (text.size() >= kMaxHeader)
       throw IoError(file.path(), "the header is longer than " + std::to_string(kMaxHeader) + " bytes");
     const size_t had = text.size();
-    text.resize(had + 16384);
+    text.resize(had + std::min<uint64_t>(16384, file.size() - had));
     text.resize(had + file.read_some_at(had, std::as_writable_bytes(std::span(text).subspan(had))));
     if (text.size() == had) break;
   }
@@ -110,10 +110,10 @@ std::string_view nrrd_type(DType dtype) {
 
 }  // namespace
 
-OpenedImage open_nrrd(std::unique_ptr<InputFile> file) {
-  const fs::path path = file->path();
+OpenedImage open_nrrd(const InputFile& file) {
+  const fs::path& path = file.path();
   uint64_t voxels_at = 0;
-  const std::string text = read_header_text(*file, voxels_at);
+  const std::string text = read_header_text(file, voxels_at);
   NrrdHeader h = parse_nrrd_header(path, text);
 
   OpenedImage opened;
@@ -125,13 +125,12 @@ OpenedImage open_nrrd(std::unique_ptr<InputFile> file) {
   info.affine_source = h.affine_source;
   info.label_names = segment_names(h.key_values);
   info.notes = std::move(h.notes);
-  info.file_bytes = file->size();
+  info.file_bytes = file.size();
   opened.channels_fastest = h.channels_fastest && h.channels > 1;
   check_voxel_count(path, info.channels, info.geometry, info.stored);
 
   const std::byte* bytes = reinterpret_cast<const std::byte*>(text.data());
   opened.header = std::make_shared<SourceHeader>(SourceHeader{"nrrd", {bytes, bytes + text.size()}});
-  opened.files.push_back(std::move(file));
   if (!h.data_file.empty()) {
     opened.files.push_back(std::make_unique<InputFile>(inside_folder(path, h.data_file)));
     const uint64_t present = opened.files.back()->size(), needed = opened.stored_bytes();
@@ -141,7 +140,7 @@ OpenedImage open_nrrd(std::unique_ptr<InputFile> file) {
     voxels_at = h.byte_skip == -1 ? present - needed : uint64_t(h.byte_skip);
     info.file_bytes += present;
   }
-  const InputFile& data = *opened.files.back();
+  const InputFile& data = opened.files.empty() ? file : *opened.files.back();
   if (h.gzip)
     opened.voxels = std::make_unique<GzipSource>(data, voxels_at);
   else

@@ -13,16 +13,21 @@ namespace fovea::io {
 struct OpenedImage {
   ImageInfo info;
   std::shared_ptr<const SourceHeader> header;
-  std::vector<std::unique_ptr<InputFile>> files;  // kept open for `voxels`
+  std::vector<std::unique_ptr<InputFile>> files;  // kept open for `voxels`, if the caller does not
   std::unique_ptr<ByteSource> voxels;
   bool channels_fastest = false;  // NRRD: [Z, Y, X, channels] in the file
 
   uint64_t stored_bytes() const { return uint64_t(info.channels * info.geometry.voxels()) * size_of(info.stored); }
 };
 
-/// `source` stands at byte 0 of an (inflated) NIfTI file.
-OpenedImage open_nifti(std::unique_ptr<InputFile> file, std::unique_ptr<ByteSource> source, bool compressed);
-OpenedImage open_nrrd(std::unique_ptr<InputFile> file);
+/// read_image() and inspect() of a file that is open already or in memory. DICOM, which another process decodes, is found by
+/// its path.
+Volume read_image(const InputFile& file, const ReadOptions& options = {});
+ImageInfo inspect(const InputFile& file, const ReadOptions& options = {});
+
+/// `source` stands at byte 0 of an (inflated) NIfTI file; `file` must live as long as the result.
+OpenedImage open_nifti(const InputFile& file, std::unique_ptr<ByteSource> source, bool compressed);
+OpenedImage open_nrrd(const InputFile& file);
 /// A folder or a file of DICOM, decoded by a process of its own; `voxels` may be read only when asked for here.
 OpenedImage open_dicom(const std::filesystem::path& path, const ReadOptions& options, bool with_voxels);
 

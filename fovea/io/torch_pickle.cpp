@@ -132,8 +132,8 @@ void gather(const StoredTensor& t, std::span<const std::byte> storage, std::vect
 
 }  // namespace
 
-TensorMap read_torch_state_dict(const std::filesystem::path& path) {
-  const InputFile file(path);
+TensorMap read_torch_state_dict(const InputFile& file) {
+  const std::filesystem::path& path = file.path();
   refuse_other_formats(file);
   const ZipArchive zip(file);
   const std::string root = archive_root(file, zip);
@@ -197,5 +197,7 @@ TensorMap read_torch_state_dict(const std::filesystem::path& path) {
   }
   return tensors;
 }
+
+TensorMap read_torch_state_dict(const std::filesystem::path& path) { return read_torch_state_dict(InputFile(path)); }
 
 }  // namespace fovea::io

@@ -1,6 +1,7 @@
 #pragma once
 #include <filesystem>
 
+#include "fovea/io/input_file.h"
 #include "fovea/io/safetensors.h"
 
 namespace fovea::io {
@@ -17,6 +18,7 @@ namespace fovea::io {
 ///          1.6 and TorchScript archives, with what to do; damaged zip, wrong checksum, a view outside its storage,
 ///          tensors that would unpack to more than four times the file.
 /// Cost     one pass over the file; peak memory = tensors + the largest storage that is not itself one tensor.
+TensorMap read_torch_state_dict(const InputFile& file);
 TensorMap read_torch_state_dict(const std::filesystem::path& path);
 
 }  // namespace fovea::io
