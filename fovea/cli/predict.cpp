@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 struct PredictArguments {
   CommonOptions common;
-  fs::path model, output, features;
+  fs::path model, output, features, outlines;
   std::vector<fs::path> inputs;
   std::string preset, max_ram;
   double overlap = -1;
@@ -103,7 +103,7 @@ void run_slides(const PredictArguments& a, const CLI::App& command) {
 // A table of patients: one line each.
 void run_patients(const PredictArguments& a, const CLI::App& command) {
   check_table(a, command, "patients");
-  const int64_t patients = recipes::predict_patients(recipes::PatientModel::load(a.model), a.inputs.front(), a.output);
+  const int64_t patients = recipes::predict_patients(recipes::PatientModel::load(a.model), a.inputs.front(), a.output, a.outlines);
   if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"patients", patients}}).dump(2).c_str());
   else std::printf("%s\n", a.output.c_str());
 }
@@ -114,6 +114,7 @@ void run(const PredictArguments& a, const CLI::App& command) {
   if (recipe == "slide") return run_slides(a, command);
   if (command.count("--features")) throw ArgumentError("predict: --features is for slides; " + a.model.string() + " is a model of another recipe");
   if (recipe == "patient") return run_patients(a, command);
+  if (command.count("--outlines")) throw ArgumentError("predict: --outlines is for patients; " + a.model.string() + " is a model of another recipe");
   if (recipe == "station") return run_stations(a, command);
   auto segmenter = recipes::Segmenter::load(a.model);
   segmenter.windows = windows_of(a, segmenter);
@@ -172,6 +173,7 @@ void add_predict(CLI::App& program) {
   command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, folder with patients.csv or slides.csv, or measurements of stations; repeat it for the channel files of one scan, or for places that ask")->required();
   command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients, slides and stations")->required();
   command->add_option("--features", a->features, "slides: folder of their feature files; default: beside slides.csv");
+  command->add_option("--outlines", a->outlines, "patients: folder for the outline of each first scan, on its own grid; of a model trained with segmentation_weight");
   command->add_option("--preset", a->preset, "windows and blending as in nnunet or monai (default: the model's)");
   command->add_option("--overlap", a->overlap, "share of a window that its neighbour covers")->check(CLI::Range(0.0, 0.95));
   command->add_option("--mirror-axes", a->mirror_axes, "average over mirrored windows: 0 = Z, 1 = Y, 2 = X")->delimiter(',');

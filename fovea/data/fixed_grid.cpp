@@ -106,6 +106,7 @@ FixedGrid read_fixed_grid(const std::filesystem::path& image_file, const std::op
   standardise(voxels);
 
   FixedGrid out;
+  out.box = box;
   out.grid = resampled_geometry(cropped(canonical, box), config.shape);
   out.voxels = torch::empty({config.shape[0], config.shape[1], config.shape[2]}, torch::kFloat);
   resample_linear(View<const float, 3>::contiguous(voxels.data(), box.shape), View<float, 3>::contiguous(out.voxels.data_ptr<float>(), config.shape), Antialias::kOn);

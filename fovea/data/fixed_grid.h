@@ -7,6 +7,7 @@
 #include <torch/types.h>
 
 #include "fovea/core/volume.h"
+#include "fovea/data/voxels.h"
 
 namespace fovea::data {
 
@@ -29,6 +30,7 @@ struct FixedGrid {
   torch::Tensor voxels;  // [Z,Y,X] f32, mean 0 and deviation 1 over what was looked at
   torch::Tensor mask;    // [Z,Y,X] u8, 1 inside; undefined without a mask
   Geometry grid;         // canonical axes: where each voxel of it lies
+  Box box;               // the voxels of the scan, in canonical axes, that it covers; may reach beyond the scan
 };
 
 /// Reads a scan (and the label image whose foreground is its mask): reorients to canonical axes, cuts the field out (beyond

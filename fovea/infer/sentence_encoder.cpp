@@ -98,4 +98,19 @@ torch::Tensor SentenceEncoder::embed(const std::vector<std::string>& texts) {
   return torch::cat(rows);
 }
 
+SentenceEncoder::Pieces SentenceEncoder::pieces(const std::vector<std::string>& texts, int64_t longest) {
+  constexpr size_t kGroup = 32;
+  torch::NoGradGuard no_grad;
+  Pieces out;
+  for (const std::string& text : texts) out.numbers.push_back(words_.encode(text, std::min(longest, longest_)));
+  out.vectors = torch::zeros({int64_t(texts.size()), longest, network_->config().dim});
+  for (size_t begin = 0; begin < texts.size(); begin += kGroup) {
+    const size_t end = std::min(begin + kGroup, texts.size());
+    const auto batch = models::pad_texts({out.numbers.begin() + long(begin), out.numbers.begin() + long(end)}, words_.pad());
+    const auto vectors = network_(batch.pieces, batch.mask) * batch.mask.unsqueeze(2);
+    out.vectors.slice(0, int64_t(begin), int64_t(end)).slice(1, 0, vectors.size(1)).copy_(vectors);
+  }
+  return out;
+}
+
 }  // namespace fovea::infer

@@ -27,6 +27,14 @@ class SentenceEncoder {
   /// Cost     the texts go through in groups of 32, padded to the longest of each
   torch::Tensor embed(const std::vector<std::string>& texts);
 
+  /// The pieces of each text, at most `longest`, and what the network makes of each: vectors f32 [B,T,E], 0 beyond a text.
+  /// Errors, cost   as embed()
+  struct Pieces {
+    std::vector<std::vector<int64_t>> numbers;  // of each text
+    torch::Tensor vectors;
+  };
+  Pieces pieces(const std::vector<std::string>& texts, int64_t longest);
+
   const io::WordPieces& words() const { return words_; }
   models::TextEncoder& network() { return network_; }
 

@@ -19,6 +19,7 @@ void PatientNetworkConfig::validate() const {
   rule.expect(blocks > 0, "blocks", blocks, "1 or more");
   rule.expect(outputs > 0, "outputs", outputs, "1 or more");
   rule.expect(vocabulary == 0 || text_tokens > 0, "text_tokens", text_tokens, "1 or more");
+  rule.expect(text_width >= 0 && (text_width == 0 || vocabulary > 0), "text_width", text_width, "0 or more, and 0 without a vocabulary");
   rule.expect(dropout >= 0 && dropout < 1, "dropout", dropout, "in [0, 1)");
   rule.expect(!segment || (images > 0 && fusion == PatientFusion::kClassToken), "segment", segment, "false without an image and a class token");
   if (images == 0) return;
@@ -66,7 +67,8 @@ PatientNetworkImpl::PatientNetworkImpl(const PatientNetworkConfig& config) : con
     add("measures", 1);
   }
   if (config.vocabulary > 0) {
-    words_ = register_module("words", torch::nn::Embedding(config.vocabulary, E));
+    if (config.text_width > 0) text_in_ = register_module("text_in", torch::nn::Linear(config.text_width, E));
+    else words_ = register_module("words", torch::nn::Embedding(config.vocabulary, E));
     text_position_ = parameter("text_position", {config.text_tokens, E});
     add("text", config.text_tokens);
   }
@@ -139,10 +141,14 @@ PatientAnswer PatientNetworkImpl::forward(const PatientBatch& batch) {
     tokens.present.push_back(~batch.measures.isnan().all(1, /*keepdim=*/true));
     tokens.parts.push_back(measures_(batch.measures.nan_to_num()).unsqueeze(1));
   }
-  if (words_) {
+  if (config_.vocabulary > 0) {
     if (!batch.text.defined() || batch.text.dim() != 2 || batch.text.size(1) != config_.text_tokens)
       throw ArgumentError(c10::str("patient network: text is ", batch.text.defined() ? batch.text.sizes() : at::IntArrayRef{}, ", expected [B,", config_.text_tokens, "]"));
-    tokens.parts.push_back(words_(batch.text) + text_position_);
+    const auto& vectors = batch.text_vectors;
+    if (text_in_ && (!vectors.defined() || vectors.dim() != 3 || vectors.sizes().slice(0, 2) != batch.text.sizes() || vectors.size(2) != config_.text_width))
+      throw ArgumentError(c10::str("patient network: text_vectors are ", vectors.defined() ? vectors.sizes() : at::IntArrayRef{}, ", expected [", batch.text.size(0), ",",
+                                   config_.text_tokens, ",", config_.text_width, "]"));
+    tokens.parts.push_back((text_in_ ? text_in_(torch::where(batch.text.unsqueeze(2) > 0, vectors, torch::zeros({}, vectors.options()))) : words_(batch.text)) + text_position_);
     tokens.present.push_back(batch.text > 0);
   }
 

@@ -30,6 +30,7 @@ struct PatientNetworkConfig {
   int64_t measures = 0;
   int64_t vocabulary = 0;
   int64_t text_tokens = 64;
+  int64_t text_width = 0;
   int64_t width = 32;
   int64_t heads = 4;
   int64_t blocks = 2;
@@ -49,6 +50,7 @@ struct PatientNetworkConfig {
     v("measures", measures, "texture and shape measures of the masked region; 0: none");
     v("vocabulary", vocabulary, "word pieces of the text encoder; 0: no text");
     v("text_tokens", text_tokens, "word pieces that are read; the rest is cut off");
+    v("text_width", text_width, "of the vector that a frozen encoder gives each word piece; 0: pieces have vectors of their own, learnt");
     v("width", width, "of all tokens");
     v("heads", heads, "attention heads; divides width");
     v("blocks", blocks, "transformer blocks over the tokens of all modalities");
@@ -70,6 +72,7 @@ struct PatientBatch {
   torch::Tensor codes;           // [B,Q] int64
   torch::Tensor measures;        // [B,R] f32, in units of the training set's spread
   torch::Tensor text;            // [B,T] int64 word pieces, 0 = none
+  torch::Tensor text_vectors;    // [B,T,text_width] f32 of the same pieces, zeros where there is none; undefined without a frozen encoder
 };
 
 struct PatientAnswer {
@@ -86,7 +89,7 @@ struct PatientAnswer {
 /// A gate of 1 leaves attention as it is, a gate of 0 is a modality that is missing: the same answer to the bit. So gates,
 /// attention rows and leaving a modality out are all reported, and none of them stands for another.
 /// With concatenation there are no gates and no blocks: outcome = head(mlp(means of the modalities, 0 where missing)).
-/// Names    image.i.*, table.*, measures.*, words.*, text_position, image_position, kind, class_token, gate.*, blocks.i.*, late.*, late_out.*,
+/// Names    image.i.*, table.*, measures.*, words.* or text_in.*, text_position, image_position, kind, class_token, gate.*, blocks.i.*, late.*, late_out.*,
 ///          norm.*, head.*, decoder.i.*, outline.*
 /// Errors   ArgumentError on shapes; a patient of whom nothing is known gets the answer for nothing
 class PatientNetworkImpl : public torch::nn::Module {
@@ -121,7 +124,7 @@ class PatientNetworkImpl : public torch::nn::Module {
   std::vector<Modality> modalities_;
   torch::nn::ModuleList images_{nullptr}, blocks_{nullptr}, decoder_{nullptr};
   nn::FeatureTokens table_{nullptr};
-  torch::nn::Linear measures_{nullptr}, gate_{nullptr}, head_{nullptr}, late_{nullptr}, late_out_{nullptr};
+  torch::nn::Linear measures_{nullptr}, gate_{nullptr}, text_in_{nullptr}, head_{nullptr}, late_{nullptr}, late_out_{nullptr};
   torch::nn::Embedding words_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
   nn::UnetOutBlock outline_{nullptr};

@@ -29,6 +29,7 @@ void PatientConfig::validate() const {
   expect(outcome == PatientOutcome::kAuto || outcome == PatientOutcome::kClass || columns.has_survival(), "the outcome is a time, but patients.json names no \"time\" and \"event\"");
   expect(!segments() || (!columns.mask.empty() && !columns.images.empty()), "segmentation_weight is above 0, but patients.json names no \"mask\" or no image");
   expect(!measures || (!columns.mask.empty() && !columns.images.empty()), "measures is true, but patients.json names no \"mask\" or no image");
+  expect(text_encoder == PatientText::kOwn || !columns.texts.empty(), "text_encoder is minilm, but patients.json names no \"texts\"");
   train.validate();
 }
 

@@ -24,6 +24,13 @@ inline auto config_names(PatientOutcome) {
                     std::pair{PatientOutcome::kDeepHit, "deephit"}};
 }
 
+/// What reads the texts.
+enum class PatientText {
+  kOwn,     ///< word pieces of the training texts, with vectors learnt here
+  kMiniLm,  ///< all-MiniLM-L6-v2, frozen (`scripts/data minilm`): a vector of each piece in its sentence
+};
+inline auto config_names(PatientText) { return std::array{std::pair{PatientText::kOwn, "own"}, std::pair{PatientText::kMiniLm, "minilm"}}; }
+
 /// Everything that decides a run of the recipe `patient`; runs/NAME/config.json holds it resolved.
 struct PatientConfig {
   data::PatientColumns columns;
@@ -34,6 +41,7 @@ struct PatientConfig {
   double segmentation_weight = 0;
   train::TaskBalance balance = train::TaskBalance::kFixed;
   bool measures = false;
+  PatientText text_encoder = PatientText::kOwn;
   double modality_dropout = 0.1;
   bool mirror = false;
   double validation_share = 0.2;
@@ -49,6 +57,7 @@ struct PatientConfig {
     v("segmentation_weight", segmentation_weight, "of the loss that outlines the mask on the first image; 0 = not learnt");
     v("balance", balance, "of outcome and segmentation: fixed, uncertainty or pcgrad");
     v("measures", measures, "the 107 radiomic features of the masked region are a token of their own");
+    v("text_encoder", text_encoder, "own (word pieces of the training texts, learnt here) or minilm (all-MiniLM-L6-v2, frozen; scripts/data minilm)");
     v("modality_dropout", modality_dropout, "probability that a modality is hidden from a training step, so that the network can do without");
     v("mirror", mirror, "training images and masks are mirrored at random along each axis; not where left and right matter");
     v("validation_share", validation_share, "of the training patients, who choose the best checkpoint; 0 = the last one is taken");

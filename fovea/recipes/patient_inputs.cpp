@@ -7,6 +7,9 @@
 #include "fovea/core/progress.h"
 #include "fovea/data/radiomics.h"
 #include "fovea/data/voxels.h"
+#include "fovea/infer/sentence_encoder.h"
+#include "fovea/io/data_folder.h"
+#include "fovea/io/sha256.h"
 
 namespace fovea::recipes {
 
@@ -16,6 +19,31 @@ std::string text_of(const data::Patient& patient) {
   for (const std::string& part : patient.texts)
     if (!part.empty()) text += (text.empty() ? "" : "\n") + part;
   return text;
+}
+
+// Where all-MiniLM-L6-v2 lies.
+std::filesystem::path minilm_folder() {
+  const auto found = io::find_data("minilm");
+  if (!found) throw IoError(io::data_folder() / "minilm", "is not there, expected the text encoder all-MiniLM-L6-v2; fetch it with scripts/data minilm (91 MB)");
+  return *found;
+}
+std::filesystem::path weights_of(const std::filesystem::path& encoder) { return encoder / "model.safetensors"; }
+
+// Every piece of every patient's text, read by the frozen encoder.
+void encode_frozen(const data::PatientTable& table, const PatientInputs& inputs, models::PatientBatch& batch) {
+  const auto folder = minilm_folder();
+  if (const auto found = io::sha256_file(weights_of(folder)); found != inputs.text_encoder_sha256)
+    throw IoError(weights_of(folder), "is another text encoder than in training: SHA-256 " + found.substr(0, 12) + "..., expected " + inputs.text_encoder_sha256.substr(0, 12) + "...");
+  std::vector<std::string> texts;
+  std::vector<int64_t> rows;
+  for (size_t r = 0; r < table.patients.size(); ++r)
+    if (auto text = text_of(table.patients[r]); !text.empty()) texts.push_back(std::move(text)), rows.push_back(int64_t(r));
+  const auto pieces = infer::SentenceEncoder(folder).pieces(texts, inputs.text_tokens);
+  batch.text_vectors = torch::zeros({int64_t(table.patients.size()), inputs.text_tokens, inputs.text_width});
+  for (size_t i = 0; i < rows.size(); ++i) {
+    batch.text_vectors[rows[i]].copy_(pieces.vectors[int64_t(i)]);
+    for (size_t t = 0; t < pieces.numbers[i].size(); ++t) batch.text[rows[i]][int64_t(t)] = pieces.numbers[i][t];
+  }
 }
 }  // namespace
 
@@ -41,7 +69,7 @@ std::vector<double> ColumnScaling::apply(const std::vector<double>& row) const {
 }
 
 PatientInputs PatientInputs::fit(const data::PatientTable& table, const std::vector<int64_t>& training_rows, const data::FixedGridConfig& image, int64_t text_tokens,
-                                 const std::vector<std::vector<double>>& measures) {
+                                 const std::vector<std::vector<double>>& measures, PatientText text_encoder) {
   PatientInputs out;
   out.columns = table.columns, out.image = image;
   std::vector<std::vector<double>> numbers;
@@ -57,7 +85,12 @@ PatientInputs PatientInputs::fit(const data::PatientTable& table, const std::vec
     out.use_measures = true, out.measures = ColumnScaling::of(rows, data::radiomics_names().size());
   }
   if (!table.columns.texts.empty()) {
-    const auto pieces = io::WordPieces::from_texts(texts);
+    auto pieces = text_encoder == PatientText::kOwn ? io::WordPieces::from_texts(texts) : io::WordPieces::read(minilm_folder() / "vocab.txt");
+    if (text_encoder == PatientText::kMiniLm) {
+      const auto folder = minilm_folder();
+      out.text_encoder = text_encoder, out.text_encoder_sha256 = io::sha256_file(weights_of(folder));
+      out.text_width = infer::SentenceEncoder(folder).network()->config().dim;
+    }
     for (int64_t i = 0; i < pieces.size(); ++i) out.vocabulary.push_back(pieces.piece(i));
     out.text_tokens = text_tokens;
   }
@@ -73,6 +106,7 @@ void PatientInputs::describe(models::PatientNetworkConfig& network) const {
   network.measures = int64_t(measures.mean.size());
   network.vocabulary = int64_t(vocabulary.size());
   if (network.vocabulary > 0) network.text_tokens = text_tokens;
+  network.text_width = text_width;
 }
 
 std::vector<std::string> PatientInputs::modality_names() const {
@@ -91,7 +125,7 @@ int64_t EncodedPatients::count() const {
 
 models::PatientBatch EncodedPatients::rows(const torch::Tensor& rows) const {
   const auto of = [&](const torch::Tensor& t) { return t.defined() ? t.index_select(0, rows) : t; };
-  return {of(inputs.images), of(inputs.images_present), of(inputs.numbers), of(inputs.codes), of(inputs.measures), of(inputs.text)};
+  return {of(inputs.images), of(inputs.images_present), of(inputs.numbers), of(inputs.codes), of(inputs.measures), of(inputs.text), of(inputs.text_vectors)};
 }
 
 std::vector<std::vector<double>> region_measures(const data::PatientTable& table) {
@@ -123,7 +157,7 @@ EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inp
   if (images > 0) {
     out.inputs.images = torch::zeros({n, images, shape[0], shape[1], shape[2]});
     out.inputs.images_present = torch::zeros({n, images}, torch::kBool);
-    out.grids.resize(size_t(n));
+    out.grids.resize(size_t(n)), out.boxes.resize(size_t(n));
     if (!columns.mask.empty()) out.masks = torch::full({n, shape[0], shape[1], shape[2]}, -1, torch::kLong);
   }
   out.inputs.numbers = torch::full({n, int64_t(columns.numbers.size())}, std::numeric_limits<float>::quiet_NaN());
@@ -140,7 +174,8 @@ EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inp
   if (columns.has_label()) out.label = torch::full({n}, -1, torch::kLong);
   if (columns.has_survival()) out.time = torch::zeros({n}, torch::kDouble), out.event = torch::zeros({n}, torch::kBool);
   std::optional<io::WordPieces> pieces;
-  if (!inputs.vocabulary.empty()) pieces = io::WordPieces::from_pieces(inputs.vocabulary, table.file);
+  if (inputs.text_encoder == PatientText::kMiniLm) encode_frozen(table, inputs, out.inputs);
+  else if (!inputs.vocabulary.empty()) pieces = io::WordPieces::from_pieces(inputs.vocabulary, table.file);
 
   Progress bar("read patients", images > 0 ? n : 0);
   for (int64_t r = 0; r < n; ++r) {
@@ -151,7 +186,7 @@ EncodedPatients encode(const data::PatientTable& table, const PatientInputs& inp
       out.inputs.images[r][i].copy_(grid.voxels);
       out.inputs.images_present[r][i] = true;
       if (i > 0) continue;
-      out.grids[size_t(r)] = grid.grid;
+      out.grids[size_t(r)] = grid.grid, out.boxes[size_t(r)] = grid.box;
       if (grid.mask.defined()) out.masks[r].copy_(grid.mask);
     }
     const auto numbers = inputs.numbers.apply(one.numbers);

@@ -11,6 +11,7 @@
 #include "fovea/io/atomic_file.h"
 #include "fovea/io/config.h"
 #include "fovea/io/csv.h"
+#include "fovea/recipes/patient_outline.h"
 #include "fovea/recipes/patient_train.h"
 #include "fovea/train/classification_metrics.h"
 
@@ -76,9 +77,10 @@ void write_predictions(const fs::path& file, const data::PatientTable& table, co
   io::write_file(file, text);
 }
 
-int64_t predict_patients(const PatientModel& model, const fs::path& where, const fs::path& output) {
+int64_t predict_patients(const PatientModel& model, const fs::path& where, const fs::path& output, const fs::path& outlines) {
   const auto table = data::open_patients(where, model.inputs.columns, {.need_outcome = false});
   const auto patients = encode(table, model.inputs);
+  if (!outlines.empty()) write_outlines(model, table, patients, outlines);
   const auto rows = torch::arange(int64_t(table.patients.size()));
   const auto answers = answer_patients(*model.network.ptr(), patients, rows);
   write_predictions(output, table, rows, model, answers.outcome, answers.gates);

@@ -27,8 +27,10 @@ void write_predictions(const std::filesystem::path& file, const data::PatientTab
                        const torch::Tensor& outcome, const torch::Tensor& gates);
 
 /// Predicts every patient of a table; outcomes need not be known. Returns how many.
-/// Errors  as open_patients() and encode()
-int64_t predict_patients(const PatientModel& model, const std::filesystem::path& table, const std::filesystem::path& output);
+/// outlines: a folder that write_outlines() fills; empty: none
+/// Errors  as open_patients(), encode() and write_outlines()
+int64_t predict_patients(const PatientModel& model, const std::filesystem::path& table, const std::filesystem::path& output,
+                         const std::filesystem::path& outlines = {});
 
 /// Scores a file of predictions against the outcomes of a table: C-index, or AUC and accuracy, with intervals.
 /// Errors  IoError: a patient of the predictions who is not in the table, no outcome

@@ -48,7 +48,7 @@ PatientTrainResult train_patients(const data::PatientTable& table, const Patient
   const auto split = split_patients(table, options.fold, config.validation_share, config.train.seed);
   std::vector<int64_t> learnt(split.train.data_ptr<int64_t>(), split.train.data_ptr<int64_t>() + split.train.numel());
   const auto measures = config.measures ? region_measures(table) : std::vector<std::vector<double>>();
-  const auto inputs = PatientInputs::fit(table, learnt, config.image, config.network.text_tokens, measures);
+  const auto inputs = PatientInputs::fit(table, learnt, config.image, config.network.text_tokens, measures, config.text_encoder);
   PatientConfig complete = config;
   inputs.describe(complete.network);
   complete.network.validate();

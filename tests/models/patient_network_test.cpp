@@ -57,6 +57,28 @@ TEST(PatientNetwork, WhatAMissingModalityHoldsIsNeverLookedAt) {
   EXPECT_GT(answer.gates[1][4].item<float>(), 0);
 }
 
+TEST(PatientNetwork, AFrozenEncodersVectorsStandForWordsAndAreNotLookedAtWithoutText) {
+  torch::manual_seed(5);
+  auto config = everything();
+  config.text_width = 7;
+  PatientNetwork network(config);
+  network->eval();
+  const torch::NoGradGuard no_grad;
+  auto batch = draw(config, 2);
+  EXPECT_THROW(network->forward(batch), ArgumentError);
+  batch.text_vectors = torch::randn({2, config.text_tokens, 7});
+  batch.text[0].zero_();
+  const auto expected = network->forward(batch).outcome.clone();
+  batch.text_vectors[0].fill_(kNaN);
+  EXPECT_TRUE(network->forward(batch).outcome.equal(expected));
+  batch.text_vectors[1].neg_();
+  const auto changed = network->forward(batch).outcome;
+  EXPECT_TRUE(changed[0].equal(expected[0]));
+  EXPECT_GT((changed[1] - expected[1]).abs().max().item<float>(), 0);
+  config.vocabulary = 0;
+  EXPECT_THROW(PatientNetwork{config}, ArgumentError);
+}
+
 TEST(PatientNetwork, APatientOfWhomNothingIsKnownGetsTheAnswerForNothing) {
   torch::manual_seed(3);
   PatientNetwork network(everything());

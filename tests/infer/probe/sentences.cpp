@@ -1,5 +1,5 @@
 // Vectors of texts by a public sentence encoder, for parity with its formulas in torch.
-//   fovea_sentences_probe FOLDER TEXTS.json OUTPUT.safetensors     OUTPUT: "vectors" [B,E]
+//   fovea_sentences_probe FOLDER TEXTS.json OUTPUT.safetensors     OUTPUT: "vectors" [B,E]; "pieces" [B,16,E] of the first 16
 #include <cstdio>
 #include <iostream>
 
@@ -18,7 +18,7 @@ int main(int argc, char** argv) {
   try {
     infer::SentenceEncoder encoder(argv[1]);
     const auto texts = io::read_json(argv[2]).get<std::vector<std::string>>();
-    io::write_safetensors(argv[3], {{"vectors", data::from_torch(encoder.embed(texts))}});
+    io::write_safetensors(argv[3], {{"vectors", data::from_torch(encoder.embed(texts))}, {"pieces", data::from_torch(encoder.pieces(texts, 16).vectors)}});
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 2;

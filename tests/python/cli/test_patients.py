@@ -1,6 +1,7 @@
 """A table of patients becomes a model, predictions, scores and a page on one of them; what is wrong in it is said in a line."""
 import csv
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -152,3 +153,90 @@ def test_survival_is_learnt_from_a_table_alone(tmp_path):
         assert 0 <= json.loads((run / "metrics.json").read_text())["network"]["C-index"]["value"] <= 1
     (folder / "patients.json").write_text('{"numbers": ["age"]}')
     refused("train", "-d", folder, "-o", tmp_path / "none", *TINY, says="nothing to predict")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A folder of data that holds a small BERT with drawn weights in the place of MiniLM."""
+    torch = pytest.importorskip("torch", reason="no torch: run scripts/setup")
+    transformers = pytest.importorskip("transformers", reason="no transformers to make a small BERT with: run scripts/setup")
+    from safetensors.torch import save_file
+    folder = tmp_path_factory.mktemp("frozen") / "minilm"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"nodule in the right left lung , . mm it has grown since last scan not 2 3".split(), *(f"##{n}" for n in range(10))]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    config = transformers.BertConfig(vocab_size=len(words), hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64)
+    torch.manual_seed(0)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    save_file(transformers.BertModel(config).state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def test_a_frozen_encoder_reads_the_texts_and_must_be_the_one_of_training(patients, encoder, tmp_path):
+    env = {**os.environ, "FOVEA_DATA": str(encoder.parent)}
+    words = ("train", "-d", patients, "-o", tmp_path / "run", *TINY, "--set", "text_encoder=minilm")
+    nowhere = {**os.environ, "FOVEA_DATA": str(tmp_path / "nowhere")}
+    refused(*words, says=("minilm", "is not there", "scripts/data minilm"), env=nowhere)
+    assert not (tmp_path / "run").exists()
+    fovea(*words, env=env)
+    model = tmp_path / "run/model"
+    fovea("predict", "-m", model, "-i", patients, "-o", tmp_path / "all.csv", "--threads", 1, env=env)
+    predicted = {row["id"]: row for row in rows_of(tmp_path / "all.csv")}
+    for row in rows_of(tmp_path / "run/predictions.csv"):
+        assert float(row["p_malignant"]) == pytest.approx(float(predicted[row["id"]]["p_malignant"]), abs=1e-5)
+        assert 0 < float(row["gate_text"]) < 1
+    whole = next(row for row in rows_of(patients / "patients.csv") if all(row.values()))
+    fovea("explain", "-m", model, "-i", patients, "--patient", whole["id"], "-o", tmp_path / "page.html", env=env)
+    assert "[CLS]" in (tmp_path / "page.html").read_text() and "nodule" in (tmp_path / "page.html").read_text()
+    refused("predict", "-m", model, "-i", patients, "-o", tmp_path / "no.csv", says=("minilm", "is not there"), env=nowhere)
+    other = tmp_path / "other/minilm"
+    shutil.copytree(encoder, other)
+    with open(other / "model.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x3f")
+    refused("predict", "-m", model, "-i", patients, "-o", tmp_path / "no.csv", says="is another text encoder than in training", env={**os.environ, "FOVEA_DATA": str(other.parent)})
+
+
+def test_a_frozen_encoder_needs_texts(copied, tmp_path):
+    folder, rows, write = copied
+    columns = json.loads((folder / "patients.json").read_text())
+    del columns["texts"]
+    (folder / "patients.json").write_text(json.dumps(columns))
+    for row in rows:
+        del row["report"]
+    write(rows)
+    refused("train", "-d", folder, "-o", tmp_path / "run", *TINY, "--set", "text_encoder=minilm", says='text_encoder is minilm, but patients.json names no "texts"')
+
+
+def test_outlines_lie_on_the_scans_own_grid_in_any_orientation(patients, run, copied, tmp_path):
+    nibabel = pytest.importorskip("nibabel", reason="no nibabel: run scripts/setup")
+    import numpy as np
+    folder, rows, write = copied
+    given = [row for row in rows if row["ct"]][:3]
+    scans = {}
+    for row, code in zip(given, ("RAS", "LPS", "AIR")):
+        for column in ("ct", "nodule"):
+            image = nibabel.load(folder / row[column])
+            turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(code))
+            nibabel.save(image.as_reoriented(turn), folder / row[column])
+        scans[row["id"]] = nibabel.load(folder / row["ct"])
+    without = next(dict(row, ct="", nodule="") for row in rows if row not in given)
+    write([*given, without])
+    fovea("predict", "-m", run / "model", "-i", folder, "-o", tmp_path / "new.csv", "--outlines", tmp_path / "outlines", "--threads", 1)
+    assert sorted(p.name for p in (tmp_path / "outlines").iterdir()) == sorted(f"{i}.nii.gz" for i in scans)
+    fovea("predict", "-m", run / "model", "-i", patients, "-o", tmp_path / "all.csv", "--outlines", tmp_path / "straight", "--threads", 1)
+    for name, scan in scans.items():
+        outline = nibabel.load(tmp_path / f"outlines/{name}.nii.gz")
+        assert outline.shape == scan.shape and np.allclose(outline.affine, scan.affine) and outline.get_data_dtype() == np.uint8
+        straight = nibabel.as_closest_canonical(nibabel.load(tmp_path / f"straight/{name}.nii.gz"))
+        assert np.mean(np.asarray(nibabel.as_closest_canonical(outline).dataobj) != np.asarray(straight.dataobj)) < 1e-3, "a stored orientation changes no outline"
+
+
+def test_outlines_need_a_model_that_outlines_and_ids_that_name_files(patients, run, copied, tmp_path):
+    fovea("train", "-d", patients, "-o", tmp_path / "run", *TINY)
+    refused("predict", "-m", tmp_path / "run/model", "-i", patients, "-o", tmp_path / "new.csv", "--outlines", tmp_path / "outlines", says="was not trained to outline")
+    folder, rows, write = copied
+    rows[0]["id"] = "../p"
+    write(rows)
+    refused("predict", "-m", run / "model", "-i", folder, "-o", tmp_path / "new.csv", "--outlines", tmp_path / "outlines", says="patient '../p' cannot name a file")
+    assert not (tmp_path / "outlines").exists() and not (tmp_path / "p.nii.gz").exists()

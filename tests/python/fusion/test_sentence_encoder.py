@@ -123,3 +123,22 @@ def test_a_folder_that_does_not_fit_is_refused_in_one_line(small, tmp_path, chan
     (small / "config.json").write_text(json.dumps(config | change))
     done = run(small, ["a nodule"], tmp_path)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_pieces_equal_the_last_states_of_transformers_bert(small, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="no transformers to compare with: run scripts/setup")
+    theirs = transformers.BertModel(transformers.BertConfig(**json.loads((small / "config.json").read_text())))
+    theirs.load_state_dict({k: v for k, v in load_file(small / "model.safetensors").items() if k != "embeddings.position_ids"})
+    theirs = theirs.double().eval()
+    tokenizer = BertWordPieceTokenizer(str(small / "vocab.txt"), lowercase=True)
+    tokenizer.enable_truncation(16)
+    done = run(small, TEXTS, tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours = load_file(tmp_path / "out.safetensors")["pieces"].double()
+    for text, pieces in zip(TEXTS, ours):
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        with torch.no_grad():
+            states = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+        scale = states.abs().max()
+        assert (pieces[: len(states)] - states).abs().max() <= 1e-6 * scale
+        assert (pieces[len(states):] == 0).all()
