@@ -263,7 +263,7 @@ TEST_F(AmxAttention, GivesTheSameBitsForAnyNumberOfThreadsAndOnEveryRun) {
     s.B = 2, s.H = 4, s.Hk = 2, s.N = 700, s.M = 150, s.C = s.Cv = 8, s.bias = Bias::kDirect, s.broadcast = broadcast;
     Bf16AttentionProblem once(s, 6);
     run(once);
-    for (int parts : {1, 3, 8}) {
+    for (const int parts : rerun_threads()) {
       Bf16AttentionProblem again(s, 6);
       run(again, threads(parts));
       expect_same_bits(once, again, std::to_string(parts) + " threads");

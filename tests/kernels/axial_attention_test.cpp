@@ -370,7 +370,7 @@ TEST(AxialAttention, GivesTheSameBitsForAnyNumberOfThreads) {
         s.bias_by_sample = by_sample, s.bias_by_head = by_head;
         AxialProblem<float> once(s, 11);
         run(once, isa);
-        for (int parts : {2, 3, 8}) {
+        for (const int parts : rerun_threads()) {
           AxialProblem<float> again(s, 11);
           run(again, isa, threads(parts));
           EXPECT_TRUE(same_bits(once.out, again.out)) << name_of(isa) << ' ' << parts;

@@ -267,7 +267,7 @@ TEST(CpuAttention, GivesTheSameBitsForAnyNumberOfThreadsAndOnEveryRun) {
       s.B = 2, s.H = 4, s.Hk = 2, s.N = 60, s.M = 1700, s.C = s.Cv = 8, s.bias = Bias::kDirect, s.broadcast = broadcast;
       AttentionProblem<float> once(s, 6);
       run(once, isa);
-      for (int parts : {1, 2, 3, 8}) {
+      for (const int parts : rerun_threads()) {
         AttentionProblem<float> again(s, 6);
         run(again, isa, threads(parts));
         const std::string where = name_of(isa) + ", " + std::to_string(parts) + " threads";

@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -22,10 +23,22 @@ inline std::vector<Isa> testable_isas() {
   return all;
 }
 
-/// FOVEA_FULL=1 asks for the long version of a sweep.
+/// FOVEA_FULL=1 asks for the long version of a sweep, which says how long it is.
 inline int sweep_length(int usual, int full) {
   const char* value = std::getenv("FOVEA_FULL");
-  return value && std::strcmp(value, "1") == 0 ? full : usual;
+  if (!value || std::strcmp(value, "1") != 0) return usual;
+  std::printf("sweep of %d random shapes\n", full);
+  return full;
+}
+
+/// On how many threads a computation is done again for its bits to be compared: 1 to 8, and FOVEA_FULL=1 that 125 times.
+inline std::vector<int> rerun_threads() {
+  const char* value = std::getenv("FOVEA_FULL");
+  const int rounds = value && std::strcmp(value, "1") == 0 ? 125 : 1;
+  if (rounds > 1) std::printf("%d reruns on 1 to 8 threads\n", 8 * rounds);
+  std::vector<int> all;
+  for (int i = 0; i < 8 * rounds; ++i) all.push_back(1 + i % 8);
+  return all;
 }
 
 /// Splits work into `parts` contiguous chunks, each on a thread of its own.

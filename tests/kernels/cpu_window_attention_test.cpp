@@ -189,7 +189,7 @@ TEST(CpuWindowAttention, GivesTheSameBitsForAnyNumberOfThreadsAndOnEveryRun) {
       WindowShape s{2, 2, 16, {9, 7, 11}, {3, 2, 3}, {1, 1, 0}, bias, Padding::kToken, {}};
       WindowProblem<float> once(s, 4);
       run(once, isa);
-      for (int parts : {1, 2, 3, 5, 8}) {
+      for (const int parts : rerun_threads()) {
         WindowProblem<float> again(s, 4);
         run(again, isa, threads(parts));
         expect_same_bits(once, again, name_of(isa) + ", " + std::to_string(parts) + " threads");

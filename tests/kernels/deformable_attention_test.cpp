@@ -263,7 +263,7 @@ TEST(DeformableAttention, GivesTheSameBitsForAnyNumberOfThreads) {
       s.B = 2, s.Q = 60, s.H = H, s.C = 40, s.levels = {{3, 4, 2}, {2, 2, 2}};
       DeformableProblem<float> once(s, 6);
       run(once, isa);
-      for (int parts : {2, 3, 8}) {
+      for (const int parts : rerun_threads()) {
         DeformableProblem<float> again(s, 6);
         run(again, isa, threads(parts));
         EXPECT_TRUE(same_bits(once.out, again.out)) << name_of(isa) << ' ' << parts;

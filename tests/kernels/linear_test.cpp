@@ -234,7 +234,7 @@ TEST(Linear, AMeanAThousandDeviationsAwayCostsNoAccuracy) {
 TEST(Linear, ManyThreadsGiveTheBitsOfOne) {
   RowsProblem<float> one(5000, 24, 50, 24);
   for (const Isa isa : testable_isas())
-    for (const int count : {2, 3, 8}) {
+    for (const int count : rerun_threads()) {
       auto many = one;
       cpu::linear_forward(one.linear_params(), serial_for, isa);
       cpu::linear_forward(many.linear_params(), threads(count), isa);
