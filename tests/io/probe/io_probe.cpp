@@ -4,6 +4,7 @@
 //   fovea_io_probe copy IMAGE OUT [LABEL=NAME ...]   read and write; OUT with ":made" in front forgets the source
 //   header fovea_io_probe tensors WEIGHTS                   name -> dtype, shape, SHA-256, of .safetensors or .pt
 //   fovea_io_probe convert WEIGHTS OUT.safetensors
+//   fovea_io_probe slide SLIDE                       every pixel of every level: their number, as JSON
 //   fovea_io_probe pieces VOCABULARY TEXTS.json      numbers of each text's pieces, marks included
 // Errors are one line on stderr and Fovea's exit code.
 #include <cstdio>
@@ -15,6 +16,7 @@
 #include "fovea/io/json_file.h"
 #include "fovea/io/safetensors.h"
 #include "fovea/io/sha256.h"
+#include "fovea/io/slide.h"
 #include "fovea/io/torch_pickle.h"
 #include "fovea/io/word_pieces.h"
 
@@ -78,13 +80,19 @@ int run(const std::vector<std::string>& words) {
     std::cout << json.dump() << "\n";
   } else if (verb == "convert" && words.size() > 2) {
     io::write_safetensors(words[2], read_weights(words[1]));
+  } else if (verb == "slide") {
+    io::Slide slide(words[1]);
+    size_t pixels = 0;
+    for (size_t n = 0; n < slide.info().levels.size(); ++n)
+      pixels += slide.read(n, 0, 0, slide.info().levels[n].height, slide.info().levels[n].width).rgb.size() / 3;
+    std::cout << Json{{"levels", slide.info().levels.size()}, {"pixels", pixels}}.dump() << "\n";
   } else if (verb == "pieces" && words.size() > 2) {
     const auto vocabulary = io::WordPieces::read(words[1]);
     Json json = Json::array();
     for (const auto& text : io::read_json(words[2])) json.push_back(vocabulary.encode(text.get<std::string>()));
     std::cout << json.dump() << "\n";
   } else {
-    throw ArgumentError("usage: fovea_io_probe info|read|copy|tensors|convert|pieces FILE [OUT]");
+    throw ArgumentError("usage: fovea_io_probe info|read|copy|tensors|convert|slide|pieces FILE [OUT]");
   }
   return 0;
 }

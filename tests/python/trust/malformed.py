@@ -9,11 +9,11 @@ fields   1 to 3 header fields set to extremes (-1, 0, 32767, NaN, 1e30, 5000 let
 paths    files that name another file outside their folder, absolute, by .., by a link: refused
 
 A refusal is exit code 2 with one line on stderr, nothing on stdout, and no file. Each file is read by a process of its own with
-4 GiB of address space, 5 seconds and a limit of 64 MiB for what it may unpack to; a name put into every header must never come out. Every 25th is read by `fovea info` as well;
-slides always are. Exit 1 if any file ended otherwise.
+4 GiB of address space, 5 seconds and a limit of 64 MiB for what it may unpack to; a name put into every header must never come out. Every 25th is read by `fovea info` as well. Exit 1 if any file ended otherwise.
 """
 import argparse
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -26,12 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+import torch
 
 BUILD = pathlib.Path(os.environ.get("FOVEA_BUILD", "build/release")).resolve()
 DECODED = 64 << 20
@@ -80,23 +82,33 @@ def safetensors():
     return struct.pack("<Q", len(text)) + text + bytes(368)
 
 
+def pt():
+    """What torch.save writes of a state dict, its storages not padded to 64 bytes."""
+    out, small = io.BytesIO(), io.BytesIO()
+    torch.save({"a.weight": torch.arange(64.0).reshape(8, 8), "b.bias": torch.arange(8), "c": torch.zeros(2, 3, 4, dtype=torch.bfloat16)}, out)
+    with zipfile.ZipFile(out) as old, zipfile.ZipFile(small, "w") as new:
+        for item in old.namelist():
+            new.writestr(zipfile.ZipInfo(item), old.read(item))
+    return small.getvalue()
+
+
 def tiff():
-    """A tiled pyramid of two levels, 64 x 48 and 32 x 24 pixels in tiles of 16 x 16."""
+    """A tiled pyramid of two levels, 96 x 64 and 48 x 32 pixels in tiles of 32 x 32."""
     out, links = bytearray(b"II*\0" + bytes(4)), [4]
-    for width, height in ((64, 48), (32, 24)):
-        across, down = -(-width // 16), -(-height // 16)
+    for width, height in ((96, 64), (48, 32)):
+        across, down = -(-width // 32), -(-height // 32)
         starts = []
         for i in range(across * down):
             starts.append(len(out))
-            out += bytes((37 * i + k) % 251 for k in range(16 * 16 * 3))
+            out += bytes((37 * i + k) % 251 for k in range(32 * 32 * 3))
         bits, offsets = len(out), len(out) + 6
         out += struct.pack("<3H", 8, 8, 8) + struct.pack(f"<{len(starts)}I", *starts)
         counts = len(out)
-        out += struct.pack(f"<{len(starts)}I", *[768] * len(starts))
+        out += struct.pack(f"<{len(starts)}I", *[3072] * len(starts))
         resolution = len(out)
         out += struct.pack("<2I", 40000, 1)
-        tags = [(254, 4, 1, int(width < 64)), (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3),
-                (282, 5, 1, resolution), (283, 5, 1, resolution), (284, 3, 1, 1), (296, 3, 1, 3), (322, 3, 1, 16), (323, 3, 1, 16), (324, 4, len(starts), offsets), (325, 4, len(starts), counts)]
+        tags = [(254, 4, 1, int(width < 96)), (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3),
+                (282, 5, 1, resolution), (283, 5, 1, resolution), (284, 3, 1, 1), (296, 3, 1, 3), (322, 3, 1, 32), (323, 3, 1, 32), (324, 4, len(starts), offsets), (325, 4, len(starts), counts)]
         out[links[-1]:links[-1] + 4] = struct.pack("<I", len(out))
         out += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
         links.append(len(out))
@@ -106,11 +118,12 @@ def tiff():
 
 def header_range(kind, good):
     return {"nifti": (0, 384), "nii.gz": (0, 40), "nrrd": (0, good.find(b"\n\n") + 2), "dicom": (128, good.find(b"\xe0\x7f\x10\0") + 12), "safetensors": (0, len(good) - 368),
-            "tiff": (0, len(good))}[kind]
+            # The first directory and what belongs to it, behind the six tiles of level 0.
+            "tiff": (8 + 6 * 3072, 8 + 6 * 3072 + 248), "pt": (good.find(b"PK\1\2"), len(good))}[kind]
 
 
 GOOD = {"nifti": (nifti, ".nii"), "nii.gz": (lambda: gzip.compress(nifti(), mtime=0), ".nii.gz"), "nrrd": (nrrd, ".nrrd"), "dicom": (dicom, ".dcm"), "safetensors": (safetensors, ".safetensors"),
-        "tiff": (tiff, ".tif")}
+        "tiff": (tiff, ".tif"), "pt": (pt, ".pt")}
 
 
 # ---- Damage.
@@ -190,6 +203,23 @@ def with_extreme_fields(good, kind, rng):
                 text = rng.choice(TEXTS).encode()[:length].ljust(length, rng.choice([b" ", b"\\", b"9"]))
                 bad[begin:begin + length] = text
         return bytes(bad)
+    if kind == "pt":
+        # The program byte by byte in an archive that is whole, or fields of the archive's directory.
+        if rng.random() < 0.5:
+            out = io.BytesIO()
+            with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(out, "w") as new:
+                for item in old.namelist():
+                    content = bytearray(old.read(item))
+                    for _ in range(count * item.endswith("data.pkl")):
+                        content[rng.randrange(len(content))] = rng.choice([0, 1, 9, 0x28, 0x2e, 0x4d, 0x63, 0x7f, 0x80, 0xff])
+                    new.writestr(zipfile.ZipInfo(item), bytes(content))
+            return out.getvalue()
+        bad = bytearray(good)
+        entries = [i for i in range(len(good)) if good[i:i + 4] == b"PK\1\2"]
+        for _ in range(count):
+            where, code = rng.choice([(8, "H"), (10, "H"), (16, "I"), (20, "I"), (24, "I"), (28, "H"), (30, "H"), (42, "I")])
+            struct.pack_into("<" + code, bad, rng.choice(entries) + where, rng.choice([0, 1, 9, 255, 32767, 65535] + ([2**31, 2**32 - 1, len(good) - 1] if code == "I" else [])))
+        return bytes(bad)
     # TIFF: entries of a directory.
     bad = bytearray(good)
     for _ in range(count):
@@ -264,8 +294,11 @@ class Ending:
 
 
 def read_with_probe(path, kind, folder):
-    out = folder / ("out.safetensors" if kind == "safetensors" else "out.nii")
-    return Ending([BUILD / "fovea_io_probe", "convert" if kind == "safetensors" else "copy", path, out], folder)
+    if kind == "tiff":
+        return Ending([BUILD / "fovea_io_probe", "slide", path], folder)
+    weights = kind in ("safetensors", "pt")
+    out = folder / ("out.safetensors" if weights else "out.nii")
+    return Ending([BUILD / "fovea_io_probe", "convert" if weights else "copy", path, out], folder)
 
 
 def campaign(cuts, flips, fields, seed, kinds=tuple(GOOD), program_every=25):
@@ -276,8 +309,8 @@ def campaign(cuts, flips, fields, seed, kinds=tuple(GOOD), program_every=25):
     def one(path, kind, may_be_read, tally):
         nonlocal number
         number += 1
-        endings = [] if kind == "tiff" else [read_with_probe(path, kind, root)]
-        if kind == "tiff" or number % program_every == 0:
+        endings = [read_with_probe(path, kind, root)]
+        if number % program_every == 0:
             endings.append(Ending([BUILD / "fovea", "info", path], root))
             tally["program"] += 1
         for ending in endings:
@@ -300,7 +333,7 @@ def campaign(cuts, flips, fields, seed, kinds=tuple(GOOD), program_every=25):
             rng = random.Random(f"{seed}-{kind}")
             path = root / f"whole{suffix}"
             path.write_bytes(good)
-            first = Ending([BUILD / "fovea", "info", path], root) if kind == "tiff" else read_with_probe(path, kind, root)
+            first = read_with_probe(path, kind, root)
             if first.code != 0:
                 raise SystemExit(f"malformed: the good {kind} file is refused: {first.stderr}")
             path.unlink()
