@@ -340,7 +340,11 @@ struct Trainer::State {
       if (stop_requested()) return void(outcome.interrupted = true);
     }
     outcome.gradient_norm = optimizer.gradient_norm() / double(config.accumulate);
-    if (!std::isfinite(outcome.gradient_norm)) outcome.problem = "a gradient is not finite";
+    if (!std::isfinite(outcome.gradient_norm)) {
+      outcome.problem = "a gradient is not finite";
+    } else if (!first_bad_parameter(optimizer.parameters()).empty()) {
+      outcome.problem = "a weight is not finite";  // and the loss does not show it, as behind a relu
+    }
   }
 
   void seed_torch(int64_t batch_of_step) const {

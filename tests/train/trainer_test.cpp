@@ -6,7 +6,9 @@
 #include <torch/torch.h>
 #include <unistd.h>
 
+#include <array>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -16,6 +18,7 @@
 #include "fovea/io/config.h"
 #include "fovea/io/sha256.h"
 #include "fovea/train/stop_signal.h"
+#include "fovea/train/tensor_map.h"
 #include "tests/train/probe/tiny_task.h"
 
 namespace fovea::train {
@@ -250,6 +253,74 @@ TEST_F(TrainerTest, NotFiniteLossInputOrGradientSkipsTheStepWithoutATraceAndLear
   }
 }
 
+/// The first tensor of a checkpoint on disk that holds NaN or infinity, or "".
+std::string bad_tensor_of(const Checkpoint& c) {
+  for (const io::TensorMap* part : {&c.weights, &c.optimizer, &c.average})
+    for (const auto& [name, tensor] : *part)
+      if (!torch::isfinite(to_tensor(tensor)).all().item<bool>()) return name;
+  return "";
+}
+
+// Input, weight, gradient and loss, each NaN or infinite, at a random step of a training of its own.
+TEST_F(TrainerTest, NaNOrInfinityAtARandomStepNeverReachesACheckpointOrTheBest) {
+  const int injections = std::getenv("FOVEA_FULL") ? 100 : 16;
+  config.steps = 16;
+  int promoted = 0, learned_on = 0;
+  for (int i = 0; i < injections; ++i) {
+    const std::string place = std::array{"input", "weight", "gradient", "loss"}[size_t(i % 4)], name = "run-" + std::to_string(i);
+    SCOPED_TRACE(place + ", run " + std::to_string(i));
+    Rng rng(20, 0, uint32_t(i));
+    const float bad = i / 4 % 3 == 0 ? INFINITY : i / 4 % 3 == 1 ? -INFINITY : NAN;
+    // A weight that breaks before there is a checkpoint to go back to stops the training: another test.
+    const int64_t at = place == "weight" ? 4 + int64_t(rng.below(12)) : int64_t(rng.below(16));
+    int64_t call = 0;
+    loss = [&](TinyNet& n, const Batch& b) {
+      if (call++ != at) return tiny_loss(n, b);
+      Batch batch = b;
+      if (place == "input") batch.image = b.image.clone(), batch.image.view({-1})[int64_t(rng.below(uint64_t(batch.image.numel())))] = bad;
+      if (place == "weight") {
+        const torch::NoGradGuard no_grad;
+        const std::vector<torch::Tensor> all = n->parameters();
+        const torch::Tensor& chosen = all[rng.below(all.size())];
+        chosen.view({-1})[int64_t(rng.below(uint64_t(chosen.numel())))] = bad;
+      }
+      torch::Tensor value = tiny_loss(n, batch);
+      if (place == "gradient") value.register_hook([bad](torch::Tensor g) { return g * bad; });
+      return place == "loss" ? value + bad : value;
+    };
+    const TrainResult r = train(name);
+    EXPECT_EQ(r.skipped_steps, 1);
+    EXPECT_EQ(r.step, 16);
+    learned_on += std::isfinite(r.last_loss) && std::isfinite(r.last_metrics.at("loss"));
+    const CheckpointFolder folder(root / name / "checkpoints");
+    bool found = false;
+    for (const int64_t step : folder.steps()) {
+      const std::string tensor = bad_tensor_of(folder.load(step));
+      EXPECT_EQ(tensor, "") << "in the checkpoint of step " << step;
+      found |= !tensor.empty();
+    }
+    for (const auto& [metric, value] : r.best_metrics) found |= !std::isfinite(value);
+    EXPECT_TRUE(r.best_step.has_value());
+    promoted += found;
+    fs::remove_all(root / name);
+  }
+  EXPECT_EQ(promoted, 0);
+  EXPECT_EQ(learned_on, injections);
+  std::printf("%d of %d injections promoted, learning went on in %d\n", promoted, injections, learned_on);
+}
+
+// What goes wrong between the last gradient and the save, be it a fault of memory, is not saved either.
+TEST_F(TrainerTest, AWeightThatBreaksDuringValidationIsNotSaved) {
+  validation = [](TinyNet& n) {
+    const torch::NoGradGuard no_grad;
+    n->head->bias[0] = NAN;
+    return Metrics{{"accuracy", 1}};
+  };
+  config.average_decay = 0;
+  EXPECT_THAT(message_of([&] { train("a"); }, ExitCode::kBug), HasSubstr("head.bias is not finite at step 4; nothing was saved"));
+  EXPECT_TRUE(CheckpointFolder(root / "a/checkpoints").steps().empty());
+}
+
 TEST_F(TrainerTest, TenBadStepsInARowStopWithTheFirstBadLayerAndTheBatches) {
   loss = [](TinyNet& n, const Batch& b) {
     torch::Tensor x = torch::relu(n->norm(n->conv(b.image)));
@@ -290,6 +361,21 @@ TEST_F(TrainerTest, ANotFiniteWeightIsTakenBackFromTheLastCheckpoint) {
   EXPECT_EQ(r.step, 12);
   EXPECT_EQ(r.skipped_steps, 1);
   EXPECT_TRUE(torch::isfinite(net->qkv->bias).all().item<bool>());
+}
+
+TEST_F(TrainerTest, ANotFiniteWeightThatTheLossDoesNotShowIsTakenBackToo) {
+  int64_t call = 0;
+  loss = [&](TinyNet& n, const Batch& b) {
+    if (++call == 7) {
+      const torch::NoGradGuard no_grad;
+      n->norm->bias[0] = -INFINITY;  // nothing of it behind the relu
+    }
+    return tiny_loss(n, b);
+  };
+  const TrainResult r = train("a");
+  EXPECT_EQ(r.step, 12);
+  EXPECT_EQ(r.skipped_steps, 1);
+  EXPECT_TRUE(torch::isfinite(net->norm->bias).all().item<bool>());
 }
 
 TEST_F(TrainerTest, ANotFiniteWeightBeforeTheFirstCheckpointStopsAtOnceAndIsNamed) {
