@@ -1,4 +1,5 @@
 #include <c10/util/Exception.h>
+#include <sys/resource.h>
 #include <torch/version.h>
 
 #include <cerrno>
@@ -6,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <system_error>
 
 #include "fovea/cli/command.h"
 #include "fovea/core/error.h"
@@ -20,6 +22,17 @@ int fail(ExitCode code, std::string line) {
   line = line.substr(0, line.find('\n'));
   std::fprintf(stderr, "fovea: %s\n", line.c_str());
   return static_cast<int>(code);
+}
+
+// Without a string: there is no memory.
+int fail_out_of_memory() {
+  rusage used{};
+  rlimit space{};
+  ::getrusage(RUSAGE_SELF, &used), ::getrlimit(RLIMIT_AS, &space);
+  std::fprintf(stderr, "fovea: out of memory: had taken %.2f GiB and needs more", double(used.ru_maxrss) / (1 << 20));
+  if (space.rlim_cur != RLIM_INFINITY) std::fprintf(stderr, ", limit %.2f GiB of addresses", double(space.rlim_cur) / (1 << 30));
+  std::fprintf(stderr, "; try --max-ram, a smaller patch or batch\n");
+  return static_cast<int>(ExitCode::kOutOfResource);
 }
 
 // The unknown flag or verb together with its nearest known relative.
@@ -89,11 +102,14 @@ int run_program(int argc, const char* const* argv) {
   } catch (const Error& e) {
     return fail(e.code(), e.what());
   } catch (const std::bad_alloc&) {
-    return fail(ExitCode::kOutOfResource, "out of memory; try --max-ram, a smaller patch or batch");
+    return fail_out_of_memory();
   } catch (const c10::Error& e) {
     const std::string what = e.what_without_backtrace();
     const bool memory = what.find("allocate memory") != what.npos || what.find("out of memory") != what.npos;
-    return fail(memory ? ExitCode::kOutOfResource : ExitCode::kBug, memory ? what : "internal error: " + what);
+    return memory ? fail_out_of_memory() : fail(ExitCode::kBug, "internal error: " + what);
+  } catch (const std::system_error& e) {  // no room for the stack of another thread
+    const bool memory = e.code() == std::errc::resource_unavailable_try_again || e.code() == std::errc::not_enough_memory;
+    return memory ? fail_out_of_memory() : fail(ExitCode::kBug, std::string("internal error: ") + e.what());
   } catch (const std::exception& e) {
     return fail(ExitCode::kBug, std::string("internal error: ") + e.what());
   }
