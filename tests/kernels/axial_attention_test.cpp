@@ -37,7 +37,7 @@ struct AxialProblem {
   std::vector<uint8_t> mask;
 
   AxialProblem(const AxialShape& s, uint64_t seed)
-      : shape(s), scale(1 / std::sqrt(double(s.C) * (s.tied ? double(s.R * s.L / s.n()) : 1))) {
+      : shape(s), scale(1 / std::sqrt(double(s.C) * (s.tied ? double(s.R * s.L / std::max<int64_t>(1, s.n())) : 1))) {
     Rng rng(seed, 0, 0);
     qkv.resize(s.B * s.R * s.L * 3 * s.H * s.C), out.resize(qkv.size() / 3), grad_out.resize(out.size());
     lse.resize(s.B * (s.tied ? 1 : s.R * s.L / std::max<int64_t>(1, s.n())) * s.H * s.n()), grad_qkv.resize(qkv.size());
