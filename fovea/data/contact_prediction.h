@@ -12,7 +12,7 @@ namespace fovea::data {
 
 /// 1 / (number of sequences, itself included, that agree in at least `identity` of the columns): [N] f64. Its sum is the
 /// effective number of sequences.
-/// Cost     O(N^2 L 21)
+/// Cost     O(N^2 L / 8), on all threads
 torch::Tensor sequence_weights(const io::Alignment& alignment, double identity = 0.8);
 
 /// Mutual information of all pairs of columns in nats, 20 residues and the gap, weighted: [L,L] f64, symmetric, diagonal 0.
@@ -24,7 +24,8 @@ torch::Tensor mutual_information(const io::Alignment& alignment, const torch::Te
 /// Source   as mean-field direct coupling analysis (Morcos et al. 2011) with a ridge in place of pseudo-counts
 torch::Tensor inverse_covariance(const io::Alignment& alignment, const torch::Tensor& weights, double shrinkage = 4.5);
 
-/// Scores less the product of their row means over the mean: a column that scores high with all others says little.
+/// Scores less the product of their row means over the mean: a column that scores high with all others says little. Scores
+/// whose sum is 0 stay as they are.
 /// Source   Dunn, Wahl & Gloor 2008, average product correction
 torch::Tensor average_product_correction(const torch::Tensor& scores);
 

@@ -36,6 +36,28 @@ TEST(SequenceWeights, ShareWhatSequencesHaveInCommon) {
   EXPECT_TRUE(torch::equal(sequence_weights(make({"ACDEF", "ACDEG"}), 0.9), torch::ones({2}, torch::kFloat64)));
 }
 
+// Rows longer than the lanes of one word count in one go, a length that is no multiple of eight, a letter that names no residue.
+TEST(SequenceWeights, CountWholeRowsOfAnyLength) {
+  for (const int64_t columns : {1, 8, 13, 248, 249, 1003}) {
+    Rng rng(3, 0, 0);
+    std::vector<std::string> rows(40, std::string(size_t(columns), 'A'));
+    for (size_t n = 0; n < rows.size(); ++n)
+      for (char& letter : rows[n])
+        if (rng.chance(float(n) / 60)) letter = io::kResidues[rng.below(22)];
+    const auto a = make(rows);
+    const auto weights = sequence_weights(a, 0.7);
+    for (int64_t i = 0; i < a.rows(); ++i) {
+      int64_t neighbours = 0;
+      for (int64_t j = 0; j < a.rows(); ++j) {
+        int64_t same = 0;
+        for (int64_t c = 0; c < columns; ++c) same += std::min(a.row(i)[c], io::kGap) == std::min(a.row(j)[c], io::kGap);
+        neighbours += double(same) >= 0.7 * double(columns) - 1e-6;
+      }
+      EXPECT_EQ(weights[i].item<double>(), 1 / double(neighbours)) << columns << " columns, row " << i;
+    }
+  }
+}
+
 TEST(MutualInformation, IsTheEntropyOfACopyAndZeroForIndependentColumns) {
   const auto a = make({"AA-", "CC-", "AAC", "CCC"});
   const auto mi = mutual_information(a, torch::ones({4}, torch::kFloat64));
@@ -60,6 +82,10 @@ TEST(AverageProductCorrection, TakesAwayWhatAColumnHasWithAllOthers) {
   const auto product = (strength.unsqueeze(1) * strength.unsqueeze(0)).fill_diagonal_(0);
   EXPECT_LE(average_product_correction(product).abs().max().item<double>(), 0.35 * product.max().item<double>());
   EXPECT_LE(average_product_correction(torch::ones({5, 5}).fill_diagonal_(0)).abs().max().item<double>(), 1e-12);
+}
+
+TEST(AverageProductCorrection, LeavesScoresThatAreAllZero) {
+  EXPECT_TRUE(torch::equal(average_product_correction(torch::zeros({4, 4})), torch::zeros({4, 4}, torch::kFloat64)));
 }
 
 TEST(ContactPrediction, RefusesWeightsOfOtherSequencesAndPairsWithoutDistance) {
