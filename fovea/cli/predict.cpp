@@ -9,10 +9,12 @@
 #include "fovea/infer/model_folder.h"
 #include "fovea/io/json_file.h"
 #include "fovea/nn/convolution.h"
+#include "fovea/recipes/contact_map.h"
 #include "fovea/recipes/patient_model.h"
 #include "fovea/recipes/segment_predict.h"
 #include "fovea/recipes/slide_model.h"
 #include "fovea/recipes/station_model.h"
+#include "fovea/report/text.h"
 
 namespace fovea::cli {
 
@@ -21,7 +23,7 @@ namespace fs = std::filesystem;
 
 struct PredictArguments {
   CommonOptions common;
-  fs::path model, output, features, outlines;
+  fs::path model, output, features, outlines, distances;
   std::vector<fs::path> inputs;
   std::string preset, max_ram;
   double overlap = -1;
@@ -108,8 +110,30 @@ void run_patients(const PredictArguments& a, const CLI::App& command) {
   else std::printf("%s\n", a.output.c_str());
 }
 
+// The family of an alignment is its own training set: -m names a method, not a folder.
+void run_contacts(const PredictArguments& a, const CLI::App& command, recipes::ContactMethod method) {
+  for (const char* flag : {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue", "--features", "--outlines"})
+    if (command.count(flag)) throw ArgumentError(std::string("predict: ") + flag + " is of scans and slides; -m " + a.model.string() + " is for alignments");
+  if (a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one alignment");
+  if (a.output.extension() != ".csv") throw ArgumentError("predict: --output " + a.output.string() + ", expected a .csv file for contacts (the picture goes beside it)");
+  require_folder_of(a.output);
+  const auto result = recipes::predict_contacts(a.inputs.front(), a.distances, method, a.common.seed, a.output);
+  for (const std::string& note : result.notes) print_line("fovea: " + note);
+  if (!a.common.json) {
+    for (const auto& p : result.precision) print_line(report::printed("%s: precision of the best L, L/2, L/5 pairs %.3f, %.3f, %.3f", p.method.c_str(), p.at_l, p.at_half, p.at_fifth));
+    return void(std::printf("%s\n%s\n", result.table.c_str(), result.picture.c_str()));
+  }
+  nlohmann::ordered_json precision = nlohmann::ordered_json::object();
+  for (const auto& p : result.precision) precision[p.method] = {{"L", p.at_l}, {"L/2", p.at_half}, {"L/5", p.at_fifth}};
+  std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"picture", result.picture.string()}, {"method", a.model.string()}, {"seed", a.common.seed}, {"sequences", result.sequences},
+              {"effective_sequences", result.effective_sequences}, {"columns", result.columns}, {"precision", precision}, {"notes", result.notes}}).dump(2).c_str());
+}
+
 void run(const PredictArguments& a, const CLI::App& command) {
   a.common.apply();
+  const auto method = recipes::contact_method(a.model.string());
+  if (method && !fs::exists(a.model)) return run_contacts(a, command, *method);
+  if (command.count("--distances")) throw ArgumentError("predict: --distances is for alignments, with -m factored, tied, potts, covariance or mi");
   const std::string recipe = infer::recipe_of(a.model);
   if (recipe == "slide") return run_slides(a, command);
   if (command.count("--features")) throw ArgumentError("predict: --features is for slides; " + a.model.string() + " is a model of another recipe");
@@ -168,10 +192,12 @@ void add_predict(CLI::App& program) {
       "Example: fovea predict -m runs/demo/model -i scan.nii.gz -o labels.nii.gz --max-ram 4G\n\n"
       "Segments a scan, or every scan of a folder with the model kept in memory. The result lies on the scan's own grid.\n"
       "With a model of patients: fovea predict -m runs/p/model -i FOLDER -o predictions.csv, FOLDER with patients.csv;\n"
-      "of slides the same with slides.csv. With a model of stations: -i measured.csv -i asked.csv -o told.csv.");
-  command->add_option("-m,--model", a->model, "model folder")->required();
-  command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, folder with patients.csv or slides.csv, or measurements of stations; repeat it for the channel files of one scan, or for places that ask")->required();
-  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients, slides and stations")->required();
+      "of slides the same with slides.csv. With a model of stations: -i measured.csv -i asked.csv -o told.csv.\n"
+      "Which columns of an alignment touch: fovea predict -m factored -i family.a3m -o contacts.csv, and contacts.svg beside it.");
+  command->add_option("-m,--model", a->model, "model folder; for an alignment the method: factored, tied, potts, covariance, mi")->required();
+  command->add_option("-i,--input", a->inputs, "scan, DICOM series, folder of scans, folder with patients.csv or slides.csv, measurements of stations, or an alignment (A3M, Stockholm, Clustal, FASTA); repeat it for the channel files of one scan, or for places that ask")->required();
+  command->add_option("-o,--output", a->output, "label file (.nii.gz, .nii, .nrrd), folder, or .csv for patients, slides, stations and contacts")->required();
+  command->add_option("--distances", a->distances, "alignment: lines 'i j score angstrom', to draw and count contacts below 8");
   command->add_option("--features", a->features, "slides: folder of their feature files; default: beside slides.csv");
   command->add_option("--outlines", a->outlines, "patients: folder for the outline of each first scan, on its own grid; of a model trained with segmentation_weight");
   command->add_option("--preset", a->preset, "windows and blending as in nnunet or monai (default: the model's)");

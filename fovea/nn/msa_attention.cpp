@@ -45,6 +45,14 @@ torch::Tensor MsaAttentionImpl::forward(const torch::Tensor& x, const torch::Ten
   return out_proj(read);
 }
 
+torch::Tensor MsaAttentionImpl::tied_map(const torch::Tensor& x) {
+  if (!options_.tied() || options_.over() != Over::kResidues) throw ArgumentError("msa_attention: only tied attention over residues has one map");
+  check("msa_attention", x, {}, options_.dim());
+  torch::NoGradGuard no_grad;
+  const auto q = q_proj(x).unflatten(3, {options_.heads(), options_.head_dim()}), k = k_proj(x).unflatten(3, {options_.heads(), options_.head_dim()});
+  return torch::softmax(torch::einsum("brihc,brjhc->bhij", {q, k}) / std::sqrt(double(options_.head_dim() * x.size(1))), 3);
+}
+
 GlobalColumnAttentionImpl::GlobalColumnAttentionImpl(int64_t dim, int64_t heads, int64_t head_dim) : heads_(heads), head_dim_(head_dim) {
   q_proj = register_module("q_proj", linear(dim, heads * head_dim, false)), k_proj = register_module("k_proj", linear(dim, head_dim, false));
   v_proj = register_module("v_proj", linear(dim, head_dim, false)), g_proj = register_module("g_proj", linear(dim, heads * head_dim, true));
@@ -82,6 +90,12 @@ torch::Tensor MsaBlockImpl::forward(torch::Tensor x, const torch::Tensor& mask) 
   for (const Over over : {options_.first(), options_.first() == Over::kResidues ? Over::kSequences : Over::kResidues})
     x = x + (over == Over::kResidues ? row_(row_norm_(x), torch::Tensor(), mask) : column_(column_norm_(x), torch::Tensor(), mask));
   return x + fc2_(torch::gelu(fc1_(feed_norm_(x))));
+}
+
+torch::Tensor MsaBlockImpl::residue_map(const torch::Tensor& x) {
+  if (options_.first() != Over::kResidues) throw ArgumentError("msa_block: the map of attention over residues is that of the input, expected first = kResidues");
+  torch::NoGradGuard no_grad;
+  return row_->tied_map(row_norm_(x));
 }
 
 }  // namespace fovea::nn

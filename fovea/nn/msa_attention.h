@@ -39,6 +39,9 @@ class MsaAttentionImpl : public torch::nn::Module {
  public:
   explicit MsaAttentionImpl(const MsaAttentionOptions& options);
   torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& pair = {}, const torch::Tensor& mask = {});
+  /// The one map [B,H,L,L] of tied attention over residues that forward(x) reads with and does not store. Without gradient.
+  /// Errors   ArgumentError: attention that is not tied, or over sequences
+  torch::Tensor tied_map(const torch::Tensor& x);
 
   torch::nn::Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, out_proj{nullptr}, g_proj{nullptr}, pair_bias{nullptr};
   torch::nn::LayerNorm pair_norm{nullptr};
@@ -85,6 +88,8 @@ class MsaBlockImpl : public torch::nn::Module {
  public:
   explicit MsaBlockImpl(const MsaBlockOptions& options);
   torch::Tensor forward(torch::Tensor x, const torch::Tensor& mask = {});
+  /// The map [B,H,L,L] of the attention over residues, which must be tied and come first.
+  torch::Tensor residue_map(const torch::Tensor& x);
 
  private:
   MsaBlockOptions options_;
