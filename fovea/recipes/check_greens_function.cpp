@@ -83,11 +83,20 @@ void check_other_problems(CheckResult& result, const CheckOptions& options) {
 
 void check_burgers(CheckResult& result, const CheckOptions& options) {
   const int64_t steps = options.full ? 8000 : 1000;
-  const auto attention = learn_burgers(BurgersNetwork::kAttention, options.seed, steps), fno = learn_burgers(BurgersNetwork::kFourierOperator, options.seed, steps);
-  result.at_most("Burgers: relative L2 of attention over that of the Fourier neural operator, equal steps", attention.relative_l2 / fno.relative_l2, 1);
-  for (const auto& [name, s] : {std::pair{name_of(BurgersNetwork::kAttention), attention}, {name_of(BurgersNetwork::kFourierOperator), fno}})
-    result.notes.push_back(printed("Burgers (our solver, 64 points, 1024 fields, %lld steps), ", static_cast<long long>(steps)) + name +
-                           printed(": relative L2 %.4f, %lld parameters, %.0f s of training", s.relative_l2, static_cast<long long>(s.parameters), s.seconds));
+  const auto tell = [&](BurgersNetwork network, const BurgersScore& s, uint64_t seed) {
+    result.notes.push_back(printed("Burgers (our solver, 64 points, 1024 fields, %lld steps), seed %llu, ", static_cast<long long>(steps), static_cast<unsigned long long>(seed)) + name_of(network) +
+                           printed(": relative L2 %.5f, %lld parameters, %.0f s of training", s.relative_l2, static_cast<long long>(s.parameters), s.seconds));
+  };
+  double worst = 0;
+  for (uint64_t seed = options.seed; seed < options.seed + (options.full ? 5 : 1); ++seed) {
+    const auto primitive = learn_burgers(BurgersNetwork::kPrimitive, seed, steps), fno = learn_burgers(BurgersNetwork::kFourierOperator, seed, steps);
+    worst = std::max(worst, primitive.relative_l2 / fno.relative_l2);
+    tell(BurgersNetwork::kPrimitive, primitive, seed), tell(BurgersNetwork::kFourierOperator, fno, seed);
+  }
+  result.at_most("Burgers: relative L2 of attention that reads the primitive over that of the Fourier neural operator, equal steps, worst seed", worst, 1);
+  const auto general = learn_burgers(BurgersNetwork::kAttention, options.seed, steps);
+  tell(BurgersNetwork::kAttention, general, options.seed);
+  result.notes.push_back("attention that reads the primitive has the form of Burgers' solution (Cole and Hopf); attention without softmax and the Fourier neural operator know nothing of the equation");
   result.notes.push_back("published at 8192 points and 500 epochs (Cao 2021): FNO .0139, with one cycle .0042; attention .0011");
 }
 }  // namespace

@@ -20,7 +20,7 @@ std::string title_of(ContactMethod method);
 /// Sequences are drawn by weight, so that each batch counts alike; Adam, half a cosine. The single-site terms begin at the
 /// weighted frequencies.
 struct ContactTraining {
-  int64_t heads = 128, channels = 16, steps = 400, batch = 128;
+  int64_t heads = 256, channels = 16, steps = 400, batch = 256;
   double rate = 2e-2, l2 = 1e-2;
 };
 
@@ -35,7 +35,7 @@ ContactTraining potts_training();
 
 struct TiedTraining {
   int64_t dim = 64, heads = 8, blocks = 1;
-  int64_t sequences = 64, steps = 600;  // sequences of an alignment drawn for a step
+  int64_t sequences = 64, steps = 400;  // sequences of an alignment drawn for a step
   double rate = 3e-3, masked = 0.15;    // share of residues to be told
 };
 

@@ -9,6 +9,7 @@
 #include "fovea/models/operator_transformer.h"
 #include "fovea/models/seeded_generator.h"
 #include "fovea/nn/position_attention.h"
+#include "fovea/nn/primitive_attention.h"
 #include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
@@ -151,7 +152,9 @@ OperatorScore learn_green(OperatorNetwork network, const OperatorOptions& option
   return score;
 }
 
-std::string name_of(BurgersNetwork network) { return network == BurgersNetwork::kAttention ? "attention without softmax" : "Fourier neural operator"; }
+std::string name_of(BurgersNetwork network) {
+  return network == BurgersNetwork::kAttention ? "attention without softmax" : network == BurgersNetwork::kPrimitive ? "attention that reads the primitive" : "Fourier neural operator";
+}
 
 BurgersScore learn_burgers(BurgersNetwork network, uint64_t seed, int64_t steps) {
   constexpr int64_t kLearnt = 1024, kFresh = 100, kBatch = 16;
@@ -163,7 +166,13 @@ BurgersScore learn_burgers(BurgersNetwork network, uint64_t seed, int64_t steps)
   const auto position = (torch::arange(options.points, torch::kFloat32) / double(options.points)).unsqueeze(1);
   const double scale = pairs.after.std().item<double>();
   Solver solver;
-  if (network == BurgersNetwork::kFourierOperator) {
+  double rate = 3e-3;
+  if (network == BurgersNetwork::kPrimitive) {
+    nn::PrimitiveAttention net(nn::PrimitiveAttentionOptions{});
+    solver = {[net](const torch::Tensor& f, const torch::Tensor&) mutable { return net(f); }, net.ptr()};
+    rate = 3e-2;
+  } else if (network == BurgersNetwork::kFourierOperator) {
+    rate = 2e-3;
     models::FourierOperator net(models::FourierOperatorConfig{});
     solver = {[net](const torch::Tensor& f, const torch::Tensor& x) mutable { return net(f.unsqueeze(2), x).squeeze(2); }, net.ptr()};
   } else {
@@ -173,7 +182,7 @@ BurgersScore learn_burgers(BurgersNetwork network, uint64_t seed, int64_t steps)
     solver = {[net](const torch::Tensor& f, const torch::Tensor& x) mutable { return net(f.unsqueeze(2), x).squeeze(2); }, net.ptr(), net};
   }
   const auto begin = std::chrono::steady_clock::now();
-  train(*solver.module, network == BurgersNetwork::kAttention ? 3e-3 : 2e-3, steps, [&] {
+  train(*solver.module, rate, steps, [&] {
     const auto of = torch::randint(kLearnt, {kBatch}, generator, torch::TensorOptions(torch::kInt64));
     return relative_l2(scale * solver.solve(pairs.before.index_select(0, of), position), pairs.after.index_select(0, of));
   });

@@ -48,7 +48,11 @@ struct BurgersScore {
   int64_t parameters = 0;
   double seconds = 0;  // of training
 };
-enum class BurgersNetwork { kAttention, kFourierOperator };
+enum class BurgersNetwork {
+  kAttention,        ///< models::OperatorTransformer without softmax: knows nothing of the equation
+  kPrimitive,        ///< nn::PrimitiveAttention: the form of Cole and Hopf's solution
+  kFourierOperator,  ///< models::FourierOperator
+};
 std::string name_of(BurgersNetwork network);
 BurgersScore learn_burgers(BurgersNetwork network, uint64_t seed, int64_t steps = 2000);
 

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include "fovea/data/burgers.h"
 #include "fovea/models/fourier_operator.h"
 #include "fovea/models/operator_transformer.h"
 #include "fovea/core/error.h"
+#include "fovea/nn/primitive_attention.h"
 
 namespace fovea::recipes {
 namespace {
@@ -31,6 +33,36 @@ TEST(GreensFunction, IsTheSameForTheSameSeed) {
   const auto a = learn_green(OperatorNetwork::kFourier, options, 9), b = learn_green(OperatorNetwork::kFourier, options, 9);
   EXPECT_EQ(a.relative_l2, b.relative_l2);
   EXPECT_TRUE(torch::equal(a.kernel, b.kernel));
+}
+
+// Weights from the equation, none learned: the heat kernel of a circle and its slope, as waves of places.
+TEST(PrimitiveAttention, HoldsTheSolutionOfColeAndHopf) {
+  const data::BurgersOptions burgers;
+  const double nu = burgers.viscosity, t = burgers.until;
+  constexpr int64_t kWaves = 6, kFine = 256;
+  const auto x = torch::arange(kFine, torch::kFloat64) / double(kFine);
+  auto theta = torch::ones_like(x), slope = torch::zeros_like(x);
+  for (int64_t k = 1; k <= 20; ++k) {
+    const double w = 2 * M_PI * double(k), size = 2 * std::exp(-w * w * nu * t);
+    theta += size * torch::cos(w * x), slope -= size * w * torch::sin(w * x);
+  }
+  const auto scores = torch::log(theta), values = -2 * nu * slope / theta;
+  torch::NoGradGuard no_grad;
+  nn::PrimitiveAttention net(nn::PrimitiveAttentionOptions().waves(kWaves));
+  for (int64_t k = 1; k <= kWaves; ++k) {
+    const auto cos = torch::cos(2 * M_PI * double(k) * x), sin = torch::sin(2 * M_PI * double(k) * x);
+    net->score[k - 1][0] = (2 * scores * cos).mean(), net->score[k - 1][1] = 0;
+    net->value[k - 1][0] = 0, net->value[k - 1][1] = (2 * values * sin).mean();
+  }
+  net->drift.fill_(t), net->primitive.fill_(-1 / (2 * nu) / 10), net->mean.fill_(1);
+  const auto pairs = data::solve_burgers(8, burgers, at::detail::createCPUGenerator(1));
+  EXPECT_LE((net(pairs.before) - pairs.after).abs().max().item<double>(), 2e-3 * pairs.after.abs().max().item<double>());
+  EXPECT_THROW(net(torch::zeros({2, 11})), ArgumentError);
+  EXPECT_THROW(net(torch::zeros({2, 64, 1})), ArgumentError);
+}
+
+TEST(PrimitiveAttention, LearnsBurgersFieldsInAFewHundredSteps) {
+  EXPECT_LE(learn_burgers(BurgersNetwork::kPrimitive, 3, 400).relative_l2, 0.1);
 }
 
 TEST(FourierOperator, GivesTheSameOnAFinerGrid) {
