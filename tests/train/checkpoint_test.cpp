@@ -73,7 +73,9 @@ TEST_F(CheckpointTest, LastTwoAndTheBestStay) {
 
 TEST_F(CheckpointTest, EverySingleBitFlipAnywhereIsFoundAndTheOneBeforeIsTaken) {
   CheckpointFolder folder(root / "c");
-  folder.save(example(1), std::nullopt), folder.save(example(2), std::nullopt);
+  Checkpoint second = example(2);
+  second.weights["w"] = floats(100, 2);  // over 10,000 bits in all
+  folder.save(example(1), std::nullopt), folder.save(second, std::nullopt);
   Rng rng(3, 0, 0);
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder.path_of(2))) files.push_back(entry.path());
