@@ -2,14 +2,55 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
 #include "fovea/data/burgers.h"
 #include "fovea/models/fourier_operator.h"
 #include "fovea/models/operator_transformer.h"
 #include "fovea/core/error.h"
+#include "fovea/nn/position_attention.h"
 #include "fovea/nn/primitive_attention.h"
+#include "fovea/recipes/one_thread.h"
 
 namespace fovea::recipes {
 namespace {
+
+// What docs/how-to/operators.md shows, letter by letter: see the test below.
+nn::PositionAttention learn_kernel(const torch::Tensor& f, const torch::Tensor& u, const torch::Tensor& x, int64_t steps) {
+  nn::PositionAttention net(nn::PositionAttentionOptions(/*axes=*/x.size(1), /*heads=*/4, /*channels=*/16));
+  torch::optim::Adam optimizer(net->parameters(), torch::optim::AdamOptions(1e-2));
+  const double scale = u.std().item<double>();  // solutions are often far smaller than forcings
+  for (int64_t step = 0; step < steps; ++step) {
+    optimizer.zero_grad();
+    (((net(f, x, x) - u / scale).norm(2, 1)) / (u / scale).norm(2, 1)).mean().backward();
+    optimizer.step();
+  }
+  net->mix.data().mul_(scale);
+  return net;
+}
+
+TEST(Operators, AreLearnedFromOwnPairsAsTheGuideSays) {
+  const OneThread one_thread;
+  torch::manual_seed(4);
+  const data::LinearPde pde{.points = 24};
+  const auto system = data::discretise(pde);
+  const auto f = data::draw_gaussian_process(data::squared_exponential(system.coordinates, 0.1), 64, at::detail::createCPUGenerator(5));
+  const auto green = system.green.to(torch::kFloat32), x = system.coordinates.to(torch::kFloat32), u = system.cell * torch::matmul(f, green.t());
+  auto net = learn_kernel(f, u, x, 300);
+  EXPECT_LE(((net(f, x, x) - u).norm(2, 1) / u.norm(2, 1)).mean().item<double>(), 0.15);
+
+  const auto text = [](const std::filesystem::path& path) {
+    std::ifstream file(std::filesystem::path(FOVEA_SOURCE_DIR) / path);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  const std::string guide = text("docs/how-to/operators.md"), here = text("tests/recipes/greens_function_test.cpp");
+  const size_t begin = guide.find("```cpp\n") + 7;
+  const std::string program = guide.substr(begin, guide.find("```\n", begin) - begin);
+  ASSERT_GT(program.size(), 500u);
+  EXPECT_NE(here.find(program), std::string::npos) << "the guide's program is not the one tested here";
+}
 
 TEST(GreensFunction, IsInTheLearnedKernelAfterAFewHundredSteps) {
   OperatorOptions options;
