@@ -284,7 +284,7 @@ ReportCases draw_cases(int64_t count, const std::vector<Body>& bodies, const Cas
     // 3. Storage and noise.
     const bool backwards = draws.unit() < 0.5;
     const double mode = draws.unit(), any = draws.unit();
-    shares[b] = float(options.noise >= 0 ? options.noise : mode < 0.55 ? 0 : mode < 0.85 ? 1 : any);
+    shares[b] = float(options.noise >= 0 ? options.noise : mode < options.clean ? 0 : mode < options.clean + options.lost ? 1 : any);
     cases.geometry.push_back(backwards ? stored_backwards(body.geometry) : body.geometry);
     voxels.push_back(backwards ? hu.flip(2) : hu), regions.push_back(backwards ? body.region.flip(2) : body.region);
   }

@@ -49,8 +49,8 @@ Body read_abdomen(const std::filesystem::path& ct, const std::filesystem::path& 
 /// What a draw is made of.
 struct CaseOptions {
   double reliable = 0.75;  // share of reports whose kind of nodule is the true one
-  double noise = -1;       // share of the scan that is noise of its mean and spread; negative: 55 % of the cases clean,
-                           // 30 % noise alone, the rest any share
+  double noise = -1;       // share of the scan that is noise of its mean and spread; negative: as the next line says
+  double clean = 0.55, lost = 0.3;  // shares of the cases that are clean and that are noise alone; the rest is any share
 };
 
 /// Nodules of 27 to 35 mm in four of six regions, two of each kind, so that counting tells nothing. About each region

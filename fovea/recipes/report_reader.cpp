@@ -112,6 +112,10 @@ struct Reader : torch::nn::Module {
     kind_head = linear("kind_head", kWidth, 1);
   }
 
+  void learn_the_fusion_alone() {
+    for (auto& p : parameters()) p.set_requires_grad(false);
+    for (auto& p : fuse->parameters()) p.set_requires_grad(true);
+  }
   bool sees() const { return arm != ReportArm::kTextAlone; }
   bool reads() const { return arm != ReportArm::kImageAlone; }
 
@@ -233,8 +237,8 @@ torch::Tensor loss_of(Reader& reader, const ReportCases& cases, const Sentences&
          torch::binary_cross_entropy_with_logits(out.agreement.index_select(0, clear), is_true.to(torch::kFloat32));
 }
 
-// Tokens whose cell touches the nodule of each region: [B,6,N].
-torch::Tensor touched(const ReportCases& cases, const nn::Triple& grid, const nn::Triple& cell) {
+// Tokens whose cell, or one at most `beside` cells away, touches the nodule of each region: [B,6,N].
+torch::Tensor touched(const ReportCases& cases, const nn::Triple& grid, const nn::Triple& cell, double beside = 0) {
   std::vector<torch::Tensor> rows;
   for (size_t b = 0; b < cases.geometry.size(); ++b) {
     const Geometry& g = cases.geometry[b];
@@ -242,7 +246,7 @@ torch::Tensor touched(const ReportCases& cases, const nn::Triple& grid, const nn
     const auto centres = nn::positions_mm(nn::cell_centres(grid, cell), g);  // N 3, x y z; axes lie along the patient's
     const auto half = torch::tensor(
         {0.5 * double(cell[2]) * spacing[2], 0.5 * double(cell[1]) * spacing[1], 0.5 * double(cell[0]) * spacing[0]},
-        torch::kFloat64);
+        torch::kFloat64) * (1 + 2 * beside);
     const auto apart =
         ((cases.centre_mm[int64_t(b)].unsqueeze(1) - centres.unsqueeze(0)).abs() - half).clamp_min(0).norm(2, 2);
     rows.push_back(apart < cases.radius_mm[int64_t(b)].unsqueeze(1));
@@ -353,7 +357,8 @@ void examine_gated(Reader& reader, Exam& exam, ReportReading& found) {
   std::array<Mean, 2> mass, pointing, retrieval;
   std::array<Absence, 2> absence;
   std::array<std::array<Mean, kRegions>, kRegions> map;
-  Mean text_alone, shuffled_gate;
+  std::array<std::array<Mean, kKinds>, kRegions> pointing_at;
+  Mean text_alone, shuffled_gate, near;
   Swap swap;
   exam.cases(kGroups, 0, [&](const ReportCases& cases, const Sentences& s) {
     const auto present = cases.kind >= 0;
@@ -364,8 +369,9 @@ void examine_gated(Reader& reader, Exam& exam, ReportReading& found) {
     const auto home = token_regions(cases.region, cell).unsqueeze(1);                                  // B 1 N
     const auto in = (home == torch::arange(kRegions).view({1, -1, 1})).to(out.weights.scalar_type());  // B 6 N
     const auto where = torch::matmul(out.weights, in.transpose(1, 2));                                 // B asked region
-    const auto touches =
-        touched(cases, grid, cell).gather(2, out.weights.argmax(2, /*keepdim=*/true)).squeeze(2);  // B 6
+    const auto strongest = out.weights.argmax(2, /*keepdim=*/true);
+    const auto touches = touched(cases, grid, cell).gather(2, strongest).squeeze(2);  // B 6
+    near.add(touched(cases, grid, cell, 1).gather(2, strongest).squeeze(2), present);
     for (int language = 0; language < 2; ++language) {
       const auto asked = asked_in(language, cases), there = asked.logical_and(present);
       mass[language].add(where.diagonal(0, 1, 2), there);
@@ -375,6 +381,8 @@ void examine_gated(Reader& reader, Exam& exam, ReportReading& found) {
     }
     for (int64_t q = 0; q < kRegions; ++q)
       for (int64_t r = 0; r < kRegions; ++r) map[q][r].add(where.select(1, q).select(1, r), present.select(1, q));
+    for (int64_t q = 0; q < kRegions; ++q)
+      for (int64_t k = 0; k < kKinds; ++k) pointing_at[q][k].add(touches.select(1, q), cases.kind.select(1, q) == k);
     text_alone.add(is_right(out.kind_of_text, cases.kind), present);
     swap.add(out, swapped, in, cases);
     const auto order = torch::randperm(cases.voxels[0].numel(), exam.generator(), torch::kInt64);
@@ -397,19 +405,23 @@ void examine_gated(Reader& reader, Exam& exam, ReportReading& found) {
   }
   for (int64_t q = 0; q < kRegions; ++q)
     for (int64_t r = 0; r < kRegions; ++r) found.map[q][r] = map[q][r].value();
-  found.text_alone = text_alone.value(), found.gate_of_shuffled = shuffled_gate.value();
+  for (int64_t q = 0; q < kRegions; ++q)
+    for (int64_t k = 0; k < kKinds; ++k) found.pointing_at[q][k] = pointing_at[q][k].value();
+  found.pointing_near = near.value(), found.text_alone = text_alone.value(), found.gate_of_shuffled = shuffled_gate.value();
   found.swapped_accuracy = swap.accuracy.value(), found.swapped_mass = swap.mass.value(),
   found.flips = swap.flips.value();
   for (size_t i = 0; i < kNoiseShares.size(); ++i) {
-    Mean gate, accuracy, image_alone;
+    Mean gate, accuracy, image_alone, text;
     exam.cases(kGroupsOfShare, kNoiseShares[i], [&](const ReportCases& cases, const Sentences& s) {
       const Answers out = reader.forward(cases.voxels, cases.geometry, s);
       const auto present = cases.kind >= 0;
       gate.add(out.gate, present);
       accuracy.add(is_right(out.kind, cases.kind), present);
       image_alone.add(is_right(out.kind_of_image, cases.kind), present);
+      text.add(is_right(out.kind_of_text, cases.kind), present);
     });
     found.gate[i] = gate.value(), found.accuracy[i] = accuracy.value(), found.image_alone[i] = image_alone.value();
+    found.text_at[i] = text.value();
   }
 }
 }  // namespace
@@ -446,16 +458,25 @@ ReportReading learn_to_read_reports(const ReadingOptions& options, uint64_t seed
     optimizers.emplace_back(readers.back()->parameters(),
                             torch::optim::AdamWOptions(kRate).betas({0.9, 0.95}).weight_decay(0.01));
   }
-  for (int64_t step = 0; step < options.steps; ++step) {
+  const int64_t weighing_steps = options.steps * 3 / 20;
+  for (int64_t step = 0; step < options.steps + weighing_steps; ++step) {
     // First clean scans, and where the lobes are: a sentence's region and what to look for there are of no use without
-    // each other, and neither is found alone. Then noise, and attention is left to itself.
+    // each other, and neither is found alone. Then noise, and attention is left to itself. At last the gated fusion
+    // alone learns, on every share of noise: how loudly each side speaks, and whom to trust.
     const bool early = step < options.steps * 3 / 5;
-    const ReportCases cases = draw_cases(kBatch, bodies, {.noise = early ? 0.0 : -1.0}, generator);
+    const bool weighing = step >= options.steps;
+    CaseOptions drawn;
+    if (early) drawn.noise = 0;
+    if (weighing) drawn.clean = drawn.lost = 0.2;
+    const ReportCases cases = draw_cases(kBatch, bodies, drawn, generator);
     const Sentences sentences = sentences_about(cases, words);
+    const double left = 1 - double(step - (weighing ? options.steps : 0)) / double(weighing ? weighing_steps : options.steps);
     const double rate =
-        kRate * std::min({1.0, double(step + 1) / kWarmUp, 2 * (1 - double(step) / double(options.steps)) + 0.02});
+        kRate * (weighing ? 3 * left : std::min({1.0, double(step + 1) / kWarmUp, 2 * left + 0.02}));
     for (size_t i = 0; i < readers.size(); ++i) {
+      if (weighing && readers[i]->arm != ReportArm::kGated) continue;
       for (auto& group : optimizers[i].param_groups()) group.options().set_lr(rate);
+      if (weighing) readers[i]->learn_the_fusion_alone();
       optimizers[i].zero_grad();
       loss_of(*readers[i], cases, sentences, early).backward();
       torch::nn::utils::clip_grad_norm_(readers[i]->parameters(), 1.0);
