@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string_view>
 #include <system_error>
 
 #include "fovea/cli/command.h"
@@ -111,6 +112,8 @@ int run_program(int argc, const char* const* argv) {
     const bool memory = e.code() == std::errc::resource_unavailable_try_again || e.code() == std::errc::not_enough_memory;
     return memory ? fail_out_of_memory() : fail(ExitCode::kBug, std::string("internal error: ") + e.what());
   } catch (const std::exception& e) {
+    // oneDNN's words for having found no room for its code; what it cannot compute at all it calls a primitive descriptor.
+    if (std::string_view(e.what()) == "could not create a primitive") return fail_out_of_memory();
     return fail(ExitCode::kBug, std::string("internal error: ") + e.what());
   }
 }
