@@ -135,10 +135,11 @@ std::optional<T> parse_number(std::string_view s) {
   return value;
 }
 
-// Errors quote at most this much of a file.
+// Errors quote at most this much of a file, and nothing behind what separates lines and keys: where a damaged line end glues
+// the next line to a value, that line may name a patient.
 std::string quote(std::string_view s) {
   std::string out = "\"";
-  for (const char c : s.substr(0, 60)) out += c >= 32 && c < 127 ? c : '?';
+  for (const char c : s.substr(0, std::min<size_t>(60, s.find_first_of("#:=^")))) out += c >= 32 && c < 127 ? c : '?';
   return out + (s.size() > 60 ? "...\"" : "\"");
 }
 
