@@ -148,8 +148,12 @@ Volume read_voxels(const fs::path& path, OpenedImage opened, const ReadOptions& 
   Volume v{info.geometry, info.channels, info.stored, opened.voxels->read_block(opened.stored_bytes(), "the voxels"),
            opened.header};
   // To the very end: that is where gzip keeps its checksum.
-  if (const uint64_t trailing = opened.voxels->drain(kMaxTrailing))
+  if (const uint64_t trailing = opened.voxels->drain(kMaxTrailing)) {
+    // As many bytes too many as the extensions take: read as voxels they would be a silent shift, and may name a patient.
+    if (opened.extensions_missing)
+      throw IoError(path, "announces header extensions, but its voxels begin where they would stand and " + std::to_string(trailing) + " bytes follow the voxels; vox_offset is wrong");
     info.notes.push_back(std::to_string(trailing) + " bytes follow the voxels and are ignored");
+  }
   if (const auto* gzip = dynamic_cast<const GzipSource*>(opened.voxels.get()); gzip && gzip->garbage() > 0)
     info.notes.push_back(std::to_string(gzip->garbage()) + " bytes follow the gzip stream and are ignored");
   report(path, info.notes, options);

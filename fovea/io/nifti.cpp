@@ -90,6 +90,7 @@ OpenedImage open_nifti(const InputFile& file, std::unique_ptr<ByteSource> source
   const auto between = source->read_block(uint64_t(h.vox_offset) - header_bytes, "the header extensions");
   bytes.insert(bytes.end(), between.begin(), between.end());
   read_extensions(path, bytes, header_bytes, kind->swapped, info);
+  opened.extensions_missing = bytes.size() == header_bytes + kExtender && bytes[header_bytes] != std::byte{0};
   opened.header = std::make_shared<SourceHeader>(SourceHeader{info.format, std::move(bytes)});
   opened.voxels = std::move(source);
   return opened;

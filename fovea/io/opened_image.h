@@ -16,6 +16,7 @@ struct OpenedImage {
   std::vector<std::unique_ptr<InputFile>> files;  // kept open for `voxels`, if the caller does not
   std::unique_ptr<ByteSource> voxels;
   bool channels_fastest = false;  // NRRD: [Z, Y, X, channels] in the file
+  bool extensions_missing = false;  // NIfTI: announced, but the voxels begin where they would stand
 
   uint64_t stored_bytes() const { return uint64_t(info.channels * info.geometry.voxels()) * size_of(info.stored); }
 };

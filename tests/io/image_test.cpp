@@ -174,6 +174,14 @@ TEST_F(ImageTest, RefusesExtensionsOfImpossibleSize) {
   EXPECT_EQ(inspect(folder_ / "ok.nii").extensions.size(), 0u);
 }
 
+TEST_F(ImageTest, RefusesVoxelsThatBeginWhereTheAnnouncedExtensionsStand) {
+  const std::string ok = good("nii"), sloppy = patched<uint8_t>(ok, 348, 1);
+  EXPECT_EQ(load(sloppy).data, example().data) << "announced, but not there: nothing is amiss with the voxels";
+  std::string bytes = sloppy;
+  bytes.insert(352, 32, '\0');  // vox_offset still says 352
+  EXPECT_THAT(refusal(bytes), HasSubstr("32 bytes follow the voxels; vox_offset is wrong"));
+}
+
 TEST_F(ImageTest, TakesTrailingBytesWithARemark) {
   const std::string ok = good("nii");
   EXPECT_EQ(load(ok + "123").data, example().data);
