@@ -25,7 +25,8 @@ struct Composed {
   }
   Index operator()(int64_t z, int64_t y, int64_t x) const {
     Index p;
-    for (size_t a = 0; a < 3; ++a) p[a] = origin[a] + double(x) * step_x[a] + double(y) * step_y[a] + double(z) * step_z[a];
+    for (size_t a = 0; a < 3; ++a)
+      p[a] = origin[a] + double(x) * step_x[a] + double(y) * step_y[a] + double(z) * step_z[a];
     return p;
   }
 };
@@ -59,7 +60,8 @@ T nearest_at(const View<const T, 3>& v, const Index& p) {
   return v(i[2], i[1], i[0]);
 }
 
-// Calls f(place in the output, source index) for every voxel that the source covers; the number of those that it does not.
+// Calls f(place in the output, source index) for every voxel that the source covers; the number of those that it does
+// not.
 template <class F>
 int64_t each_covered(const Geometry& grid, const Geometry& source, const ParallelFor& parallel, const F& f) {
   constexpr double kRounding = 1e-6;  // voxels: equal borders of two grids are equal
@@ -72,9 +74,12 @@ int64_t each_covered(const Geometry& grid, const Geometry& source, const Paralle
         for (int64_t x = 0; x < grid.shape[2]; ++x) {
           const Index p = index(z, y, x);
           bool covered = true;
-          for (size_t a = 0; a < 3; ++a) covered = covered && p[a] >= -0.5 - kRounding && p[a] <= double(source.shape[2 - a]) - 0.5 + kRounding;
-          if (covered) f((z * grid.shape[1] + y) * grid.shape[2] + x, p);
-          else ++missed;
+          for (size_t a = 0; a < 3; ++a)
+            covered = covered && p[a] >= -0.5 - kRounding && p[a] <= double(source.shape[2 - a]) - 0.5 + kRounding;
+          if (covered)
+            f((z * grid.shape[1] + y) * grid.shape[2] + x, p);
+          else
+            ++missed;
         }
     outside += missed;
   });
@@ -82,22 +87,27 @@ int64_t each_covered(const Geometry& grid, const Geometry& source, const Paralle
 }
 }  // namespace
 
-OntoGrid onto_grid(const Volume& source, const Geometry& grid, Interpolation interpolation, const ParallelFor& parallel) {
-  if (source.geometry.is_singular() || grid.is_singular()) throw ArgumentError("the affine is singular; " + to_string(source.geometry.is_singular() ? source.geometry : grid));
+OntoGrid onto_grid(const Volume& source, const Geometry& grid, Interpolation interpolation,
+                   const ParallelFor& parallel) {
+  if (source.geometry.is_singular() || grid.is_singular())
+    throw ArgumentError("the affine is singular; " + to_string(source.geometry.is_singular() ? source.geometry : grid));
   OntoGrid out;
-  out.volume = Volume::zeros(grid, interpolation == Interpolation::kLinear ? DType::kF32 : source.dtype, source.channels);
+  out.volume =
+      Volume::zeros(grid, interpolation == Interpolation::kLinear ? DType::kF32 : source.dtype, source.channels);
   int64_t outside = 0;
   for (int64_t c = 0; c < source.channels; ++c)
     visit_channel(source, c, [&](auto view) {
       using T = std::remove_cv_t<std::remove_pointer_t<decltype(view.data)>>;
       if (interpolation == Interpolation::kNearest) {
         T* to = out.volume.as<T>().data() + c * grid.voxels();
-        outside = each_covered(grid, source.geometry, parallel, [&](int64_t at, const Index& p) { to[at] = nearest_at(view, p); });
+        outside = each_covered(grid, source.geometry, parallel,
+                               [&](int64_t at, const Index& p) { to[at] = nearest_at(view, p); });
         return;
       }
       float* to = out.volume.as<float>().data() + c * grid.voxels();
       std::fill(to, to + grid.voxels(), float(*std::min_element(view.data, view.data + view.size())));
-      outside = each_covered(grid, source.geometry, parallel, [&](int64_t at, const Index& p) { to[at] = float(linear_at(view, p)); });
+      outside = each_covered(grid, source.geometry, parallel,
+                             [&](int64_t at, const Index& p) { to[at] = float(linear_at(view, p)); });
     });
   if (outside == grid.voxels())
     throw ArgumentError("the two grids do not overlap: " + to_string(source.geometry) + "; and " + to_string(grid));

@@ -6,15 +6,16 @@
 #include "fovea/core/error.h"
 #include "fovea/data/contact_prediction.h"
 #include "fovea/io/atomic_file.h"
-#include "fovea/report/png.h"
 #include "fovea/report/plot.h"
+#include "fovea/report/png.h"
 #include "fovea/report/svg.h"
 
 namespace fovea::recipes {
 
 namespace {
 constexpr double kContact = 8;  // angstrom
-constexpr report::Colour kEmpty{255, 255, 255}, kTouching{206, 212, 218}, kRight{0, 121, 95}, kWrong{213, 94, 0}, kUnknown{0, 114, 178};
+constexpr report::Colour kEmpty{255, 255, 255}, kTouching{206, 212, 218}, kRight{0, 121, 95}, kWrong{213, 94, 0},
+    kUnknown{0, 114, 178};
 
 struct Pair {
   int64_t i, j;
@@ -33,9 +34,11 @@ std::vector<Pair> ranked(const torch::Tensor& scores) {
 }
 
 std::string table_of(const io::Alignment& a, const std::vector<Pair>& pairs, const torch::Tensor& distances) {
-  std::string text = distances.defined() ? "i,j,residue_i,residue_j,score,distance_angstrom\n" : "i,j,residue_i,residue_j,score\n";
+  std::string text =
+      distances.defined() ? "i,j,residue_i,residue_j,score,distance_angstrom\n" : "i,j,residue_i,residue_j,score\n";
   for (const auto& [i, j, score] : pairs) {
-    text += report::printed("%lld,%lld,%c,%c,%.6g", static_cast<long long>(i + 1), static_cast<long long>(j + 1), io::kResidues[a.row(0)[i]], io::kResidues[a.row(0)[j]], score);
+    text += report::printed("%lld,%lld,%c,%c,%.6g", static_cast<long long>(i + 1), static_cast<long long>(j + 1),
+                            io::kResidues[a.row(0)[i]], io::kResidues[a.row(0)[j]], score);
     if (distances.defined()) {
       const double distance = distances[i][j].item<double>();
       text += std::isnan(distance) ? "," : report::printed(",%.6g", distance);
@@ -46,13 +49,16 @@ std::string table_of(const io::Alignment& a, const std::vector<Pair>& pairs, con
 }
 }  // namespace
 
-std::string contact_picture(const std::string& title, const std::string& subtitle, const torch::Tensor& scores, const torch::Tensor& distances) {
+std::string contact_picture(const std::string& title, const std::string& subtitle, const torch::Tensor& scores,
+                            const torch::Tensor& distances) {
   const int64_t L = scores.size(0);
   const auto pairs = ranked(scores);
   // The scale ends where one pair in a hundred lies: a single strong pair does not darken the rest.
   const double top = pairs[pairs.size() / 100].score;
   auto image = report::Image::filled(L, L, kEmpty);
-  const auto put = [&](int64_t y, int64_t x, report::Colour c) { std::copy_n(&std::array{c.r, c.g, c.b}[0], 3, image.at(y, x)); };
+  const auto put = [&](int64_t y, int64_t x, report::Colour c) {
+    std::copy_n(&std::array{c.r, c.g, c.b}[0], 3, image.at(y, x));
+  };
   const auto distance = [&](const Pair& p) { return distances.defined() ? distances[p.i][p.j].item<double>() : NAN; };
   int64_t best = 0;
   bool unknown = false;  // among the best
@@ -89,9 +95,11 @@ std::string contact_picture(const std::string& title, const std::string& subtitl
     svg.text(kLegend + 18, y, text, "start", report::kMuted), y += 18;
   };
   say("above: score", report::kInk);
-  for (int step = 0; step < 48; ++step) svg.rectangle(kLegend + 2 * step, y - 8, 2.2, 12, report::to_hex(report::heat_colour(step / 47.0)));
+  for (int step = 0; step < 48; ++step)
+    svg.rectangle(kLegend + 2 * step, y - 8, 2.2, 12, report::to_hex(report::heat_colour(step / 47.0)));
   y += 20;
-  svg.text(kLegend, y, "0", "start", report::kMuted), svg.text(kLegend + 96, y, report::compact(top, 2), "end", report::kMuted), y += 30;
+  svg.text(kLegend, y, "0", "start", report::kMuted),
+      svg.text(kLegend + 96, y, report::compact(top, 2), "end", report::kMuted), y += 30;
   say("below: best L pairs", report::kInk);
   say(report::printed("%lld or more apart", static_cast<long long>(kSeparation)), report::kMuted);
   if (distances.defined()) {
@@ -102,26 +110,38 @@ std::string contact_picture(const std::string& title, const std::string& subtitl
   return svg.finish();
 }
 
-ContactMapResult predict_contacts(const std::filesystem::path& path, const std::filesystem::path& distances_path, ContactMethod method, uint64_t seed, const std::filesystem::path& table) {
+ContactMapResult predict_contacts(const std::filesystem::path& path, const std::filesystem::path& distances_path,
+                                  ContactMethod method, uint64_t seed, const std::filesystem::path& table) {
   const auto alignment = io::read_alignment(path);
   if (alignment.rows() < 2 || alignment.columns < 2)
-    throw IoError(path, std::to_string(alignment.rows()) + " sequences of " + std::to_string(alignment.columns) + " columns, expected at least 2 of 2: one sequence shows no two columns that change together");
+    throw IoError(path,
+                  std::to_string(alignment.rows()) + " sequences of " + std::to_string(alignment.columns) +
+                      " columns, expected at least 2 of 2: one sequence shows no two columns that change together");
   torch::Tensor distances;
   if (!distances_path.empty()) distances = data::read_distances(distances_path, alignment.columns);
   const auto weights = data::sequence_weights(alignment);
   const auto scores = contact_scores(alignment, weights, method, seed);
 
   ContactMapResult result;
-  result.table = table, result.picture = std::filesystem::path(table).replace_extension(".svg"), result.notes = alignment.notes;
-  result.sequences = alignment.rows(), result.columns = alignment.columns, result.effective_sequences = weights.sum().item<double>();
+  result.table = table, result.picture = std::filesystem::path(table).replace_extension(".svg"),
+  result.notes = alignment.notes;
+  result.sequences = alignment.rows(), result.columns = alignment.columns,
+  result.effective_sequences = weights.sum().item<double>();
   if (result.effective_sequences < double(alignment.columns))
-    result.notes.push_back(report::printed("%.0f sequences differ, fewer than the %lld columns: scores are mostly chance", result.effective_sequences, static_cast<long long>(alignment.columns)));
-  std::string subtitle = report::printed("%lld sequences (%.0f that differ), %lld columns", static_cast<long long>(result.sequences), result.effective_sequences, static_cast<long long>(result.columns));
+    result.notes.push_back(
+        report::printed("%.0f sequences differ, fewer than the %lld columns: scores are mostly chance",
+                        result.effective_sequences, static_cast<long long>(alignment.columns)));
+  std::string subtitle =
+      report::printed("%lld sequences (%.0f that differ), %lld columns", static_cast<long long>(result.sequences),
+                      result.effective_sequences, static_cast<long long>(result.columns));
   if (distances.defined()) {
-    result.precision = {precision_of(title_of(method), scores, distances, kSeparation), chance_of(distances, kSeparation)};
-    subtitle += report::printed("; precision at L %.3f, chance %.3f", result.precision[0].at_l, result.precision[1].at_l);
+    result.precision = {precision_of(title_of(method), scores, distances, kSeparation),
+                        chance_of(distances, kSeparation)};
+    subtitle +=
+        report::printed("; precision at L %.3f, chance %.3f", result.precision[0].at_l, result.precision[1].at_l);
   }
-  const std::string picture = contact_picture(path.filename().string() + ": " + title_of(method), subtitle, scores, distances);
+  const std::string picture =
+      contact_picture(path.filename().string() + ": " + title_of(method), subtitle, scores, distances);
   io::write_file(result.table, table_of(alignment, ranked(scores), distances));
   io::write_file(result.picture, picture);
   return result;

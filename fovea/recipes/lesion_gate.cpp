@@ -15,7 +15,7 @@ namespace fovea::recipes {
 namespace {
 constexpr int64_t kWidth = 8;
 constexpr int64_t kUngatedWidth = 15;  // 7 more, of 9 parameters each: a gate of k = 3 has 56
-constexpr double kBelowTheShare = 1;  // of the read-out's first bias, natural logarithm
+constexpr double kBelowTheShare = 1;   // of the read-out's first bias, natural logarithm
 constexpr double kContrast = 1, kSmallestRadius = 2.5, kLargestRadius = 4.5;
 
 double uniform(double low, double high, at::Generator generator) {
@@ -31,9 +31,7 @@ struct LesionNet : torch::nn::Module {
     if (arm.kernel > 0) gate = register_module("gate", nn::SpatialGate(nn::SpatialGateOptions().kernel(arm.kernel)));
   }
 
-  torch::Tensor features(const torch::Tensor& scans) {
-    return second->normed(first->normed(scans, kSlope), kSlope);
-  }
+  torch::Tensor features(const torch::Tensor& scans) { return second->normed(first->normed(scans, kSlope), kSlope); }
   torch::Tensor logits(const torch::Tensor& scans) {
     const auto maps = features(scans);
     if (!gate) return read(maps);
@@ -51,9 +49,10 @@ void initialise(LesionNet& net, int64_t edge, at::Generator generator) {
   for (auto& item : net.named_parameters())
     if (auto p = item.value(); p.dim() > 1) p.normal_(0, 1 / std::sqrt(double(p[0].numel())), generator);
   if (net.gate) net.gate->weight.abs_();  // open where features are large
-  // The gradient of a map m is (w.x)(p - y) of a read-out w: where w is negative on lesions the gate closes over them, and
-  // then w hardly sees them again. So w begins at 0, which moves no gate, and p below the share of the lesions (a prior as
-  // Lin et al. 2017, arXiv:1708.02002, section 4.1): the first steps then lift lesions instead of pushing all else down.
+  // The gradient of a map m is (w.x)(p - y) of a read-out w: where w is negative on lesions the gate closes over them,
+  // and then w hardly sees them again. So w begins at 0, which moves no gate, and p below the share of the lesions (a
+  // prior as Lin et al. 2017, arXiv:1708.02002, section 4.1): the first steps then lift lesions instead of pushing all
+  // else down.
   const double share = draw_lesion_scans(16, edge, generator).mask.mean().item<double>();
   net.read->conv->weight.zero_();
   net.read->conv->bias.fill_(std::log(share / (1 - share)) - kBelowTheShare);
@@ -74,8 +73,8 @@ struct Overlap {
   void add(const Overlap& more) { both += more.both, sum += more.sum; }
   double dice() const { return sum > 0 ? 2 * both / sum : 1; }
 };
-// The running statistics of the gate's norm follow at a hundredth a step, too slowly for so short a training: those of the
-// last weights.
+// The running statistics of the gate's norm follow at a hundredth a step, too slowly for so short a training: those of
+// the last weights.
 void settle_norm(LesionNet& net, const LesionScans& scans) {
   const auto weight = net.gate->weight;
   const auto response = torch::conv3d(ops::channel_pool(net.features(scans.voxels)), weight, {}, 1, weight.size(2) / 2);
@@ -143,8 +142,7 @@ LesionScans draw_lesion_scans(int64_t count, int64_t edge, at::Generator generat
     for (int64_t i = 0; i < things; ++i) {
       const double radius = uniform(kSmallestRadius, kLargestRadius, generator);
       const auto centre = draw_point(radius);
-      const auto squared =
-          distance(centre, 0).square() + distance(centre, 1).square() + distance(centre, 2).square();
+      const auto squared = distance(centre, 0).square() + distance(centre, 1).square() + distance(centre, 2).square();
       mask.copy_(torch::maximum(mask, (squared <= radius * radius).to(torch::kFloat32)));
     }
     for (int64_t i = 0; i < things; ++i) {
@@ -161,7 +159,8 @@ LesionScans draw_lesion_scans(int64_t count, int64_t edge, at::Generator generat
   return scans;
 }
 
-std::vector<LesionRun> learn_lesion_gate(const std::vector<LesionArm>& arms, uint64_t seed, int64_t edge, int64_t steps) {
+std::vector<LesionRun> learn_lesion_gate(const std::vector<LesionArm>& arms, uint64_t seed, int64_t edge,
+                                         int64_t steps) {
   constexpr double kRate = 1e-2;
   constexpr int64_t kBatch = 2, kFresh = 8;
   const OneThread one_thread;
@@ -172,7 +171,8 @@ std::vector<LesionRun> learn_lesion_gate(const std::vector<LesionArm>& arms, uin
     auto same = at::detail::createCPUGenerator(seed + 1000);
     nets.push_back(std::make_shared<LesionNet>(arm));
     initialise(*nets.back(), edge, same);
-    optimizers.push_back(std::make_unique<torch::optim::Adam>(nets.back()->parameters(), torch::optim::AdamOptions(kRate)));
+    optimizers.push_back(
+        std::make_unique<torch::optim::Adam>(nets.back()->parameters(), torch::optim::AdamOptions(kRate)));
   }
   for (int64_t step = 0; step < steps; ++step) {
     const LesionScans scans = draw_lesion_scans(kBatch, edge, generator);
@@ -186,7 +186,8 @@ std::vector<LesionRun> learn_lesion_gate(const std::vector<LesionArm>& arms, uin
   }
 
   torch::NoGradGuard no_grad;
-  const LesionScans seen = draw_lesion_scans(kFresh, edge, generator), fresh = draw_lesion_scans(kFresh, edge, generator);
+  const LesionScans seen = draw_lesion_scans(kFresh, edge, generator),
+                    fresh = draw_lesion_scans(kFresh, edge, generator);
   std::vector<LesionRun> runs;
   for (const auto& net : nets) {
     if (net->gate) settle_norm(*net, seen);

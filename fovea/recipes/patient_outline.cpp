@@ -21,11 +21,13 @@ void check_file_name(const std::string& id) {
 // 1 on the voxels of `scan` where the map [Z,Y,X] on a grid over `box`, in canonical voxels of the scan, is above 1/2.
 Volume carried_back(const torch::Tensor& map, const data::Box& box, const Volume& scan) {
   auto fine = torch::empty({box.shape[0], box.shape[1], box.shape[2]});
-  data::resample_linear(View<const float, 3>::contiguous(map.data_ptr<float>(), {map.size(0), map.size(1), map.size(2)}),
-                        View<float, 3>::contiguous(fine.data_ptr<float>(), box.shape), data::Antialias::kOn);
+  data::resample_linear(
+      View<const float, 3>::contiguous(map.data_ptr<float>(), {map.size(0), map.size(1), map.size(2)}),
+      View<float, 3>::contiguous(fine.data_ptr<float>(), box.shape), data::Antialias::kOn);
   Volume out = Volume::zeros(scan.geometry, DType::kU8);
   out.header = scan.header;
-  const auto canonical = reorient(View<uint8_t, 3>::contiguous(out.as<uint8_t>().data(), scan.geometry.shape), to_canonical(scan.geometry));
+  const auto canonical = reorient(View<uint8_t, 3>::contiguous(out.as<uint8_t>().data(), scan.geometry.shape),
+                                  to_canonical(scan.geometry));
   const auto found = fine.accessor<float, 3>();
   for (int64_t z = 0; z < box.shape[0]; ++z)
     for (int64_t y = 0; y < box.shape[1]; ++y)
@@ -39,7 +41,8 @@ Volume carried_back(const torch::Tensor& map, const data::Box& box, const Volume
 }
 }  // namespace
 
-std::vector<fs::path> write_outlines(const PatientModel& model, const data::PatientTable& table, const EncodedPatients& patients, const fs::path& folder) {
+std::vector<fs::path> write_outlines(const PatientModel& model, const data::PatientTable& table,
+                                     const EncodedPatients& patients, const fs::path& folder) {
   if (!model.network->config().segment)
     throw ArgumentError("predict: the model was not trained to outline; train one with --set segmentation_weight=1");
   for (const data::Patient& one : table.patients) check_file_name(one.id);

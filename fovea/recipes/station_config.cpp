@@ -23,16 +23,20 @@ void StationConfig::validate() const {
   expect(simulated_steps >= 0, "simulated_steps is negative");
   expect(validation_share >= 0 && validation_share < 0.9, "validation_share is outside [0, 0.9)");
   expect(kernel_km > 0, "kernel_km is not positive");
-  expect(train.precision == train::Precision::kF32, "train.precision is bf16; these networks of a few thousand numbers run in f32");
+  expect(train.precision == train::Precision::kF32,
+         "train.precision is bf16; these networks of a few thousand numbers run in f32");
   train.validate();
 }
 
 StationConfig resolve_station_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
   io::Json json = file.empty() ? io::Json::object() : io::read_json(file);
   for (const std::string& assignment : overrides) io::apply_override(json, assignment);
-  if (json.contains("test_from") && json["test_from"].is_number_integer()) json["test_from"] = json["test_from"].dump();  // a year
+  if (json.contains("test_from") && json["test_from"].is_number_integer())
+    json["test_from"] = json["test_from"].dump();  // a year
   StationConfig defaults;
-  if (json.contains("train") && json["train"].is_object() && json["train"].contains("max_time_s") && !json["train"].contains("steps")) defaults.train.steps = 0;
+  if (json.contains("train") && json["train"].is_object() && json["train"].contains("max_time_s") &&
+      !json["train"].contains("steps"))
+    defaults.train.steps = 0;
   auto config = io::from_json<StationConfig>(json, file.empty() ? "--set" : file.string(), defaults);
   config.validate();
   return config;

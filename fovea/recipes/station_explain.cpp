@@ -32,7 +32,8 @@ std::array<double, 2> east_north(const Vector& from, const Vector& to, bool flat
   const double radius = std::sqrt(dot(from, from)), circle = std::hypot(from[0], from[1]);
   const Vector up = {from[0] / radius, from[1] / radius, from[2] / radius};
   const Vector east = circle > 0 ? Vector{-from[1] / circle, from[0] / circle, 0} : Vector{0, 1, 0};
-  const Vector north = {up[1] * east[2] - up[2] * east[1], up[2] * east[0] - up[0] * east[2], up[0] * east[1] - up[1] * east[0]};
+  const Vector north = {up[1] * east[2] - up[2] * east[1], up[2] * east[0] - up[0] * east[2],
+                        up[0] * east[1] - up[1] * east[0]};
   return {dot(d, east), dot(d, north)};
 }
 
@@ -42,7 +43,8 @@ std::string map_svg(const StationExplanation& e) {
     double from;
   };
   const double below = -std::numeric_limits<double>::infinity();
-  const std::array<Share, 5> shares = {{{"20 % and more", 0.2}, {"10 to 20 %", 0.1}, {"5 to 10 %", 0.05}, {"0 to 5 %", 0}, {"below 0", below}}};
+  const std::array<Share, 5> shares = {
+      {{"20 % and more", 0.2}, {"10 to 20 %", 0.1}, {"5 to 10 %", 0.05}, {"0 to 5 %", 0}, {"below 0", below}}};
   report::LinePlot plot;
   plot.title = "Who tells " + e.station + " at " + e.time + ", by weight";
   plot.x_label = "km east of it", plot.y_label = "km north", plot.width = 560, plot.height = 480;
@@ -50,7 +52,8 @@ std::string map_svg(const StationExplanation& e) {
   for (size_t i = 0; i < shares.size(); ++i) {
     report::Series series{shares[i].name, {}, {}, report::heat_colour(0.8 - 0.18 * double(i)), false, true, false};
     for (size_t k = 0; k < e.others.size(); ++k)
-      if (e.weight[k] >= shares[i].from && e.weight[k] < above) series.x.push_back(e.east_km[k]), series.y.push_back(e.north_km[k]);
+      if (e.weight[k] >= shares[i].from && e.weight[k] < above)
+        series.x.push_back(e.east_km[k]), series.y.push_back(e.north_km[k]);
     above = shares[i].from;
     if (!series.x.empty()) plot.series.push_back(series);
   }
@@ -59,7 +62,8 @@ std::string map_svg(const StationExplanation& e) {
 }
 }  // namespace
 
-StationExplanation explain_station(StationModel& model, const data::StationTable& table, const std::string& time, const std::string& station, const fs::path& folder) {
+StationExplanation explain_station(StationModel& model, const data::StationTable& table, const std::string& time,
+                                   const std::string& station, const fs::path& folder) {
   const OneThread one_thread;
   const int64_t t = table.time(time), s = table.station(station);
   const auto present = present_stations(table, t);
@@ -74,16 +78,22 @@ StationExplanation explain_station(StationModel& model, const data::StationTable
   }
   std::vector<int64_t> order(size_t(weights.numel()));
   std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return weights[a].item<double>() > weights[b].item<double>(); });
-  const auto place = [&](int64_t of) { return Vector{table.places_km[of][0].item<double>(), table.places_km[of][1].item<double>(), table.places_km[of][2].item<double>()}; };
+  std::sort(order.begin(), order.end(),
+            [&](int64_t a, int64_t b) { return weights[a].item<double>() > weights[b].item<double>(); });
+  const auto place = [&](int64_t of) {
+    return Vector{table.places_km[of][0].item<double>(), table.places_km[of][1].item<double>(),
+                  table.places_km[of][2].item<double>()};
+  };
   const Vector here = place(s);
   std::string csv = "station,weight,value,distance_km,east_km,north_km\n";
   for (const int64_t k : order) {
     const int64_t other = batch.others[0][k].item<int64_t>();
     const Vector d = minus(place(other), here);
     const auto [east, north] = east_north(here, place(other), !model.inputs.columns.x_km.empty());
-    e.others.push_back(other), e.weight.push_back(weights[k].item<double>()), e.distance_km.push_back(std::sqrt(dot(d, d))), e.east_km.push_back(east), e.north_km.push_back(north);
-    csv += io::csv_cell(table.names[size_t(other)]) + "," + fixed(e.weight.back(), 6) + "," + fixed(table.values[t][other].item<double>(), 6) + "," + fixed(e.distance_km.back(), 3) + "," +
+    e.others.push_back(other), e.weight.push_back(weights[k].item<double>()),
+        e.distance_km.push_back(std::sqrt(dot(d, d))), e.east_km.push_back(east), e.north_km.push_back(north);
+    csv += io::csv_cell(table.names[size_t(other)]) + "," + fixed(e.weight.back(), 6) + "," +
+           fixed(table.values[t][other].item<double>(), 6) + "," + fixed(e.distance_km.back(), 3) + "," +
            fixed(east, 3) + "," + fixed(north, 3) + "\n";
   }
   fs::create_directories(folder);
@@ -91,8 +101,15 @@ StationExplanation explain_station(StationModel& model, const data::StationTable
   io::write_file(folder / "map.svg", map_svg(e));
   const double measured = table.values[t][s].item<double>();
   const double sum = std::accumulate(e.weight.begin(), e.weight.end(), 0.0);
-  io::write_json(folder / "explain.json", {{"time", time}, {"station", station}, {"of", model.inputs.told()}, {"told", e.mean}, {"low", e.low}, {"high", e.high},
-                                           {"measured", std::isnan(measured) ? io::Json(nullptr) : io::Json(measured)}, {"stations", e.others.size()}, {"sum_of_weights", sum}});
+  io::write_json(folder / "explain.json", {{"time", time},
+                                           {"station", station},
+                                           {"of", model.inputs.told()},
+                                           {"told", e.mean},
+                                           {"low", e.low},
+                                           {"high", e.high},
+                                           {"measured", std::isnan(measured) ? io::Json(nullptr) : io::Json(measured)},
+                                           {"stations", e.others.size()},
+                                           {"sum_of_weights", sum}});
   return e;
 }
 

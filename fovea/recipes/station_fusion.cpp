@@ -13,7 +13,8 @@ using data::StationTable;
 namespace {
 constexpr int64_t kBatch = 32;
 
-models::StationFusion copy_of(models::StationFusion& network, const models::StationFusionConfig& config, uint64_t seed) {
+models::StationFusion copy_of(models::StationFusion& network, const models::StationFusionConfig& config,
+                              uint64_t seed) {
   const models::SeededGenerator seeded(seed);
   models::StationFusion copy(config);
   torch::NoGradGuard no_grad;
@@ -22,7 +23,9 @@ models::StationFusion copy_of(models::StationFusion& network, const models::Stat
   return copy;
 }
 
-int64_t first_from(const std::vector<std::string>& times, const std::string& from) { return std::lower_bound(times.begin(), times.end(), from) - times.begin(); }
+int64_t first_from(const std::vector<std::string>& times, const std::string& from) {
+  return std::lower_bound(times.begin(), times.end(), from) - times.begin();
+}
 }  // namespace
 
 LeftOutStations leave_stations_out(const StationTable& table, const StationFusionOptions& options, uint64_t seed,
@@ -54,7 +57,8 @@ StationTable read_air(const std::filesystem::path& path) {
   data::StationColumns columns;
   columns.time = "date", columns.value = "pm10_ug_m3";
   StationTable table = data::read_stations({path}, columns);
-  for (size_t s = 0; s < table.names.size(); ++s) table.source[int64_t(s)] = table.names[s].rfind("DEUB", 0) == 0 ? 1 : 0;
+  for (size_t s = 0; s < table.names.size(); ++s)
+    table.source[int64_t(s)] = table.names[s].rfind("DEUB", 0) == 0 ? 1 : 0;
   table.first_test = first_from(table.times, "2005");
   return table;
 }
@@ -69,7 +73,9 @@ StationTable read_colorado(const std::filesystem::path& path) {
     sine.push_back(std::sin(angle)), cosine.push_back(std::cos(angle));
   }
   const auto km = table.covariates.select(2, 0).to(torch::kFloat64) / 1000;
-  const auto times = [&](const std::vector<double>& of_time) { return km * torch::tensor(of_time, torch::kFloat64).unsqueeze(1); };
+  const auto times = [&](const std::vector<double>& of_time) {
+    return km * torch::tensor(of_time, torch::kFloat64).unsqueeze(1);
+  };
   table.covariates = torch::stack({km, times(sine), times(cosine)}, 2).to(torch::kFloat32).contiguous();
   table.first_test = first_from(table.times, "1980");
   return table;

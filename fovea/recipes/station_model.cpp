@@ -37,11 +37,14 @@ void StationInputs::standardise(data::StationTable& table) const {
   }
 }
 
-std::string StationInputs::told() const { return (quantity.empty() ? columns.value : quantity) + (unit.empty() ? "" : " in " + unit); }
+std::string StationInputs::told() const {
+  return (quantity.empty() ? columns.value : quantity) + (unit.empty() ? "" : " in " + unit);
+}
 
 StationModel StationModel::load(const fs::path& path) {
   const auto opened = infer::open_model(path);
-  if (opened.recipe.value("recipe", "") != "station") throw ArgumentError(path.string() + ": no model of the recipe 'station'");
+  if (opened.recipe.value("recipe", "") != "station")
+    throw ArgumentError(path.string() + ": no model of the recipe 'station'");
   const std::string where = (path / "config.json").string();
   StationModel model;
   model.config = io::from_json<models::StationFusionConfig>(opened.network.at("config"), where);
@@ -51,8 +54,8 @@ StationModel StationModel::load(const fs::path& path) {
   model.network->eval();
   const StationInputs& in = model.inputs;
   const auto covariates = int64_t(in.columns.covariates.size());
-  if (int64_t(in.sources.size()) < model.config.sources || int64_t(in.mean.size()) != covariates || in.deviation.size() != in.mean.size() ||
-      covariates + (in.scaling.root() ? 1 : 0) != model.config.covariates)
+  if (int64_t(in.sources.size()) < model.config.sources || int64_t(in.mean.size()) != covariates ||
+      in.deviation.size() != in.mean.size() || covariates + (in.scaling.root() ? 1 : 0) != model.config.covariates)
     throw IoError(path, "its sources or covariates are not those of its network");
   return model;
 }
@@ -74,7 +77,9 @@ std::vector<StationTold> predict_stations(StationModel& model, const data::Stati
   const torch::NoGradGuard no_grad;
   const OneThread one_thread;
   std::vector<StationTold> all;
-  if (!table.asked.any().item<bool>()) throw ArgumentError("predict: every line has a value; leave the cell of '" + model.inputs.columns.value + "' empty in lines that ask for one");
+  if (!table.asked.any().item<bool>())
+    throw ArgumentError("predict: every line has a value; leave the cell of '" + model.inputs.columns.value +
+                        "' empty in lines that ask for one");
   const auto asked = table.asked.accessor<bool, 2>();
   Progress bar("times", int64_t(table.times.size()));
   for (int64_t t = 0; t < int64_t(table.times.size()); ++t) {
@@ -84,14 +89,18 @@ std::vector<StationTold> predict_stations(StationModel& model, const data::Stati
       if (asked[t][s]) targets.push_back(s);
     if (targets.empty()) continue;
     const auto present = present_stations(table, t);
-    if (present.empty()) throw ArgumentError("predict: " + table.times[size_t(t)] + " asks for a value, but no station has one then; give its measurements with another --input");
+    if (present.empty())
+      throw ArgumentError("predict: " + table.times[size_t(t)] +
+                          " asks for a value, but no station has one then; give its measurements with another --input");
     for (size_t first = 0; first < targets.size(); first += kToldAtOnce) {
-      const std::vector<int64_t> some(targets.begin() + long(first), targets.begin() + long(std::min(first + kToldAtOnce, targets.size())));
+      const std::vector<int64_t> some(targets.begin() + long(first),
+                                      targets.begin() + long(std::min(first + kToldAtOnce, targets.size())));
       const auto batch = ask_stations(table, model.inputs.scaling, t, present, some);
       const auto answer = answer_stations(model.inputs.scaling, batch, model.network(batch.measured, batch.targets));
       for (size_t i = 0; i < some.size(); ++i) {
         const auto at = int64_t(i);
-        all.push_back({t, some[i], answer.mean[at].item<double>(), answer.low[at].item<double>(), answer.high[at].item<double>()});
+        all.push_back({t, some[i], answer.mean[at].item<double>(), answer.low[at].item<double>(),
+                       answer.high[at].item<double>()});
       }
     }
   }
@@ -99,11 +108,14 @@ std::vector<StationTold> predict_stations(StationModel& model, const data::Stati
   return all;
 }
 
-void write_station_predictions(const fs::path& file, const StationInputs& inputs, const data::StationTable& table, const std::vector<StationTold>& told) {
+void write_station_predictions(const fs::path& file, const StationInputs& inputs, const data::StationTable& table,
+                               const std::vector<StationTold>& told) {
   const auto& c = inputs.columns;
-  std::string text = io::csv_cell(c.time) + "," + io::csv_cell(c.station) + "," + io::csv_cell(c.value) + "," + io::csv_cell(c.value + kLow) + "," + io::csv_cell(c.value + kHigh) + "\n";
+  std::string text = io::csv_cell(c.time) + "," + io::csv_cell(c.station) + "," + io::csv_cell(c.value) + "," +
+                     io::csv_cell(c.value + kLow) + "," + io::csv_cell(c.value + kHigh) + "\n";
   for (const StationTold& one : told)
-    text += io::csv_cell(table.times[size_t(one.time)]) + "," + io::csv_cell(table.names[size_t(one.station)]) + "," + number(one.mean) + "," + number(one.low) + "," + number(one.high) + "\n";
+    text += io::csv_cell(table.times[size_t(one.time)]) + "," + io::csv_cell(table.names[size_t(one.station)]) + "," +
+            number(one.mean) + "," + number(one.low) + "," + number(one.high) + "\n";
   io::write_file(file, text);
 }
 
@@ -127,11 +139,14 @@ std::vector<StationScore> evaluate_station_predictions(const fs::path& file, con
   for (size_t r = 0; r < measured.rows(); ++r) {
     if (std::isnan(value[r])) continue;
     if (!known.emplace(std::pair{measured.cell(r, time), measured.cell(r, station)}, value[r]).second)
-      throw IoError(reference, "station " + measured.cell(r, station) + " has two values at " + measured.cell(r, time) + ", expected one");
+      throw IoError(reference, "station " + measured.cell(r, station) + " has two values at " + measured.cell(r, time) +
+                                   ", expected one");
   }
   struct Sums {
     double squared = 0, absolute = 0, error = 0, covered = 0, count = 0;
-    void add(const Sums& s) { squared += s.squared, absolute += s.absolute, error += s.error, covered += s.covered, count += s.count; }
+    void add(const Sums& s) {
+      squared += s.squared, absolute += s.absolute, error += s.error, covered += s.covered, count += s.count;
+    }
   };
   const auto mean = told.numbers(2), low = told.numbers(3), high = told.numbers(4);
   std::map<std::string, Sums> of_time;
@@ -139,15 +154,19 @@ std::vector<StationScore> evaluate_station_predictions(const fs::path& file, con
     const auto at = known.find({told.cell(r, 0), told.cell(r, 1)});
     if (at == known.end()) continue;
     const double error = mean[r] - at->second;
-    of_time[told.cell(r, 0)].add({error * error, std::abs(error), error, double(low[r] <= at->second && at->second <= high[r]), 1});
+    of_time[told.cell(r, 0)].add(
+        {error * error, std::abs(error), error, double(low[r] <= at->second && at->second <= high[r]), 1});
   }
-  if (of_time.empty()) throw IoError(reference, "has none of the values that " + file.string() + " tells; columns " + names[0] + ", " + names[1] + " and " + names[2] + " are compared");
+  if (of_time.empty())
+    throw IoError(reference, "has none of the values that " + file.string() + " tells; columns " + names[0] + ", " +
+                                 names[1] + " and " + names[2] + " are compared");
   std::vector<Sums> times;
   for (const auto& [name, sums] : of_time) times.push_back(sums);
   std::vector<size_t> all(times.size());
   for (size_t i = 0; i < all.size(); ++i) all[i] = i;
   std::vector<StationScore> scores;
-  for (const auto& [name, of] : {std::pair<const char*, double (*)(const Sums&)>{"RMSE", [](const Sums& s) { return std::sqrt(s.squared / s.count); }},
+  for (const auto& [name, of] : {std::pair<const char*, double (*)(const Sums&)>{
+                                     "RMSE", [](const Sums& s) { return std::sqrt(s.squared / s.count); }},
                                  {"MAE", [](const Sums& s) { return s.absolute / s.count; }},
                                  {"bias", [](const Sums& s) { return s.error / s.count; }},
                                  {"covered", [](const Sums& s) { return 100 * s.covered / s.count; }}}) {

@@ -54,7 +54,8 @@ struct StationTold {
 std::vector<StationTold> predict_stations(StationModel& model, const data::StationTable& table);
 
 /// The table's columns of time, station and value, then VALUE_low and VALUE_high: 95 %. Whole or not at all.
-void write_station_predictions(const std::filesystem::path& file, const StationInputs& inputs, const data::StationTable& table, const std::vector<StationTold>& told);
+void write_station_predictions(const std::filesystem::path& file, const StationInputs& inputs,
+                               const data::StationTable& table, const std::vector<StationTold>& told);
 /// True for a file that write_station_predictions() wrote.
 bool is_station_prediction(const std::filesystem::path& file);
 
@@ -66,6 +67,7 @@ struct StationScore {
 };
 /// Scores a file of predictions against a table with columns of the same names.
 /// Errors   IoError: a column that the table lacks, two values of a station at one time, no value to compare with
-std::vector<StationScore> evaluate_station_predictions(const std::filesystem::path& file, const std::filesystem::path& table);
+std::vector<StationScore> evaluate_station_predictions(const std::filesystem::path& file,
+                                                       const std::filesystem::path& table);
 
 }  // namespace fovea::recipes

@@ -7,7 +7,8 @@
 namespace fovea::recipes {
 
 namespace {
-LeftOutStations::Ratio bootstrap(const std::vector<std::array<double, 3>>& sums, uint64_t seed, const std::function<double(double, double, double)>& of) {
+LeftOutStations::Ratio bootstrap(const std::vector<std::array<double, 3>>& sums, uint64_t seed,
+                                 const std::function<double(double, double, double)>& of) {
   const auto once = [&](const auto& place) {
     double a = 0, b = 0, n = 0;
     for (size_t i = 0; i < sums.size(); ++i) {
@@ -25,10 +26,13 @@ LeftOutStations::Ratio bootstrap(const std::vector<std::array<double, 3>>& sums,
   return {once([](size_t i) { return i; }), draws[25], draws[974]};
 }
 
-torch::Tensor normal_nll(const torch::Tensor& truth, const Kriged& k) { return (std::log(2 * M_PI) + k.variance.log() + (truth - k.mean).square() / k.variance) / 2; }
+torch::Tensor normal_nll(const torch::Tensor& truth, const Kriged& k) {
+  return (std::log(2 * M_PI) + k.variance.log() + (truth - k.mean).square() / k.variance) / 2;
+}
 }  // namespace
 
-LeftOutStations score_left_out(const StationProblem& p, std::vector<models::StationFusion>& networks, const std::vector<int64_t>& fold_of, const LeftOutOptions& options) {
+LeftOutStations score_left_out(const StationProblem& p, std::vector<models::StationFusion>& networks,
+                               const std::vector<int64_t>& fold_of, const LeftOutOptions& options) {
   torch::NoGradGuard no_grad;
   LeftOutStations r;
   std::vector<std::array<double, 3>> with_kriging, with_kernel, likelihoods, log_likelihoods;
@@ -53,7 +57,9 @@ LeftOutStations score_left_out(const StationProblem& p, std::vector<models::Stat
     const auto sum = [&](const torch::Tensor& each) { return each.index_select(0, columns).sum().item<double>(); };
     const auto squared = [&](const torch::Tensor& predicted) { return sum((predicted + line - values).square()); };
     const Kriged kriged = krige_others(d, flat, p.variogram);
-    const double kriging = squared(kriged.mean), kernel = squared(weighted_others((-d.square() / (2 * options.kernel_km * options.kernel_km)).exp() + 1e-300, flat));
+    const double kriging = squared(kriged.mean),
+                 kernel = squared(
+                     weighted_others((-d.square() / (2 * options.kernel_km * options.kernel_km)).exp() + 1e-300, flat));
     const double kriging_nll = sum(normal_nll(flat, kriged));
     double log_nll = kriging_nll;
     if (p.scaling.root()) {
@@ -62,7 +68,8 @@ LeftOutStations score_left_out(const StationProblem& p, std::vector<models::Stat
       log_nll = sum(normal_nll(logs, k) + logs);
       log_kriging += sum(((k.mean + k.variance / 2).exp() - 1 - values).square());
     }
-    inverse_distance += squared(weighted_others(d.pow(-2), flat)), mean += squared(weighted_others(torch::ones_like(d), flat));
+    inverse_distance += squared(weighted_others(d.pow(-2), flat)),
+        mean += squared(weighted_others(torch::ones_like(d), flat));
 
     double fusion = 0, fusion_nll = 0;
     for (int64_t f = 0; f < int64_t(networks.size()); ++f) {
@@ -72,14 +79,17 @@ LeftOutStations score_left_out(const StationProblem& p, std::vector<models::Stat
       if (targets.empty()) continue;
       const auto batch = ask_stations(p.table, p.scaling, t, here, targets);
       const auto a = answer_stations(p.scaling, batch, networks[size_t(f)](batch.measured, batch.targets));
-      fusion += (a.mean - batch.truth).square().sum().item<double>(), fusion_nll += station_nll(p.scaling, batch, a).sum().item<double>();
+      fusion += (a.mean - batch.truth).square().sum().item<double>(),
+          fusion_nll += station_nll(p.scaling, batch, a).sum().item<double>();
       covered += ((a.low <= batch.truth) & (batch.truth <= a.high)).sum().item<double>();
       if (!options.each) continue;
       const auto told = kriged.mean + line;
       for (size_t b = 0; b < targets.size(); ++b) {
-        const auto at = int64_t(b), column = int64_t(std::lower_bound(here.begin(), here.end(), targets[b]) - here.begin());
+        const auto at = int64_t(b),
+                   column = int64_t(std::lower_bound(here.begin(), here.end(), targets[b]) - here.begin());
         const auto number = [&](const torch::Tensor& each, int64_t place) { return each[place].item<double>(); };
-        options.each->push_back({t, targets[b], number(batch.truth, at), number(a.mean, at), number(a.low, at), number(a.high, at), number(told, column)});
+        options.each->push_back({t, targets[b], number(batch.truth, at), number(a.mean, at), number(a.low, at),
+                                 number(a.high, at), number(told, column)});
       }
     }
     const auto n = double(scored.size());
@@ -94,13 +104,18 @@ LeftOutStations score_left_out(const StationProblem& p, std::vector<models::Stat
     for (const auto& s : sums) sum += s[size_t(which)];
     return sum;
   };
-  r.fusion = std::sqrt(total(with_kriging, 0) / n), r.kriging = std::sqrt(total(with_kriging, 1) / n), r.kernel = std::sqrt(total(with_kernel, 1) / n);
-  r.log_kriging = p.scaling.root() ? std::sqrt(log_kriging / n) : r.kriging, r.inverse_distance = std::sqrt(inverse_distance / n), r.mean = std::sqrt(mean / n);
-  r.fusion_nll = total(likelihoods, 0) / n, r.kriging_nll = total(likelihoods, 1) / n, r.log_kriging_nll = total(log_likelihoods, 1) / n;
+  r.fusion = std::sqrt(total(with_kriging, 0) / n), r.kriging = std::sqrt(total(with_kriging, 1) / n),
+  r.kernel = std::sqrt(total(with_kernel, 1) / n);
+  r.log_kriging = p.scaling.root() ? std::sqrt(log_kriging / n) : r.kriging,
+  r.inverse_distance = std::sqrt(inverse_distance / n), r.mean = std::sqrt(mean / n);
+  r.fusion_nll = total(likelihoods, 0) / n, r.kriging_nll = total(likelihoods, 1) / n,
+  r.log_kriging_nll = total(log_likelihoods, 1) / n;
   r.covered = 100 * covered / n;
   const auto ratio = [](double a, double b, double) { return std::sqrt(a / b); };
-  r.over_kriging = bootstrap(with_kriging, options.seed, ratio), r.over_kernel = bootstrap(with_kernel, options.seed, ratio);
-  r.nll_gain = bootstrap(r.kriging_nll < r.log_kriging_nll ? likelihoods : log_likelihoods, options.seed, [](double a, double b, double count) { return (b - a) / count; });
+  r.over_kriging = bootstrap(with_kriging, options.seed, ratio),
+  r.over_kernel = bootstrap(with_kernel, options.seed, ratio);
+  r.nll_gain = bootstrap(r.kriging_nll < r.log_kriging_nll ? likelihoods : log_likelihoods, options.seed,
+                         [](double a, double b, double count) { return (b - a) / count; });
   return r;
 }
 

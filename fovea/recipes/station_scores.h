@@ -28,14 +28,15 @@ struct LeftOutStations {
 };
 struct LeftOutOptions {
   double kernel_km = 60;
-  int64_t every = 1;       // test times, every so many
-  uint64_t seed = 0;       // of the bootstrap
+  int64_t every = 1;  // test times, every so many
+  uint64_t seed = 0;  // of the bootstrap
   std::vector<LeftOutValue>* each = nullptr;
   std::function<void()> time;  // called after each
 };
-/// Scores networks[fold_of[s]] on station s at the test times, all other stations given; stations of fold -1 are given, not scored. Baselines
-/// see what a line in the first covariate leaves, fitted at each time.
-LeftOutStations score_left_out(const StationProblem& problem, std::vector<models::StationFusion>& networks, const std::vector<int64_t>& fold_of, const LeftOutOptions& options);
+/// Scores networks[fold_of[s]] on station s at the test times, all other stations given; stations of fold -1 are given,
+/// not scored. Baselines see what a line in the first covariate leaves, fitted at each time.
+LeftOutStations score_left_out(const StationProblem& problem, std::vector<models::StationFusion>& networks,
+                               const std::vector<int64_t>& fold_of, const LeftOutOptions& options);
 
 /// Every station's fold, drawn by the seed.
 std::vector<int64_t> station_folds(int64_t stations, int64_t folds, uint64_t seed);

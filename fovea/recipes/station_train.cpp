@@ -21,10 +21,13 @@ constexpr uint32_t kBatchStream = 97;
 
 void split_times(data::StationTable& table, const StationConfig& config, const fs::path& file) {
   const auto& times = table.times;
-  if (config.test_from.empty()) table.first_test = int64_t(times.size()) - std::max<int64_t>(kLeastTestTimes, int64_t(times.size()) / 5);
-  else table.first_test = std::lower_bound(times.begin(), times.end(), config.test_from) - times.begin();
+  if (config.test_from.empty())
+    table.first_test = int64_t(times.size()) - std::max<int64_t>(kLeastTestTimes, int64_t(times.size()) / 5);
+  else
+    table.first_test = std::lower_bound(times.begin(), times.end(), config.test_from) - times.begin();
   if (table.first_test < 1 || table.first_test >= int64_t(times.size()))
-    throw ArgumentError(file.string() + ": its times run from " + times.front() + " to " + times.back() + ", so test_from=" + config.test_from + " leaves nothing to learn from or to test");
+    throw ArgumentError(file.string() + ": its times run from " + times.front() + " to " + times.back() +
+                        ", so test_from=" + config.test_from + " leaves nothing to learn from or to test");
 }
 
 StationInputs inputs_of(const data::StationTable& table, const StationConfig& config) {
@@ -41,19 +44,34 @@ StationInputs inputs_of(const data::StationTable& table, const StationConfig& co
 
 std::string model_card(const StationInputs& in, const StationReport& report, const train::TrainResult& training) {
   const LeftOutStations& s = report.scores;
-  std::string card = "# " + in.told() + "\n\nAttention over stations, trained by Fovea: tells " + in.told() + " where nobody measured, from the stations that did.\n\n";
-  card += "- Learnt from " + std::to_string(report.training_stations) + " stations at " + std::to_string(report.training_times) + " times; " + std::to_string(training.step) + " steps\n";
+  std::string card = "# " + in.told() + "\n\nAttention over stations, trained by Fovea: tells " + in.told() +
+                     " where nobody measured, from the stations that did.\n\n";
+  card += "- Learnt from " + std::to_string(report.training_stations) + " stations at " +
+          std::to_string(report.training_times) + " times; " + std::to_string(training.step) + " steps\n";
   if (s.values > 0)
-    card += "- RMSE of " + std::to_string(s.values) + " values left out at later times: " + std::to_string(s.fusion) + " (kriging " + std::to_string(s.kriging) + ")\n";
+    card += "- RMSE of " + std::to_string(s.values) + " values left out at later times: " + std::to_string(s.fusion) +
+            " (kriging " + std::to_string(s.kriging) + ")\n";
   return card + "\nIt knows the region and the season that it has learnt from, no other.\n";
 }
 
 io::Json metrics_json(const LeftOutStations& s) {
-  const auto ratio = [](const LeftOutStations::Ratio& r) { return io::Json{{"value", r.value}, {"low", r.low}, {"high", r.high}}; };
-  return {{"times", s.times}, {"values", s.values},
-          {"rmse", {{"network", s.fusion}, {"kriging", s.kriging}, {"kriging_of_logarithms", s.log_kriging}, {"kernel", s.kernel}, {"inverse_distance", s.inverse_distance}, {"mean_of_others", s.mean}}},
-          {"nll", {{"network", s.fusion_nll}, {"kriging", s.kriging_nll}, {"kriging_of_logarithms", s.log_kriging_nll}}},
-          {"covered_percent", s.covered}, {"rmse_over_kriging", ratio(s.over_kriging)}, {"nll_gain", ratio(s.nll_gain)}};
+  const auto ratio = [](const LeftOutStations::Ratio& r) {
+    return io::Json{{"value", r.value}, {"low", r.low}, {"high", r.high}};
+  };
+  return {
+      {"times", s.times},
+      {"values", s.values},
+      {"rmse",
+       {{"network", s.fusion},
+        {"kriging", s.kriging},
+        {"kriging_of_logarithms", s.log_kriging},
+        {"kernel", s.kernel},
+        {"inverse_distance", s.inverse_distance},
+        {"mean_of_others", s.mean}}},
+      {"nll", {{"network", s.fusion_nll}, {"kriging", s.kriging_nll}, {"kriging_of_logarithms", s.log_kriging_nll}}},
+      {"covered_percent", s.covered},
+      {"rmse_over_kriging", ratio(s.over_kriging)},
+      {"nll_gain", ratio(s.nll_gain)}};
 }
 
 void write_left_out(const fs::path& file, const data::StationTable& table, const std::vector<LeftOutValue>& each) {
@@ -67,7 +85,8 @@ void write_left_out(const fs::path& file, const data::StationTable& table, const
 }
 }  // namespace
 
-StationTrainResult train_stations(const fs::path& file, const StationConfig& config, const StationTrainOptions& options) {
+StationTrainResult train_stations(const fs::path& file, const StationConfig& config,
+                                  const StationTrainOptions& options) {
   const io::Json resolved = io::to_json(config);
   train::require_new_or_same_run(options.run, resolved, options.resume);
   auto table = data::read_stations({file}, config.columns);
@@ -79,7 +98,8 @@ StationTrainResult train_stations(const fs::path& file, const StationConfig& con
   const StationProblem problem = make_station_problem(table, config.scale, config.nearest);
   model.inputs.scaling = problem.scaling;
   auto fold_of = station_folds(int64_t(table.names.size()), kFolds, config.train.seed);
-  if (options.fold && (*options.fold < 0 || *options.fold >= kFolds)) throw ArgumentError("train: --fold " + std::to_string(*options.fold) + ", expected 0 to 4");
+  if (options.fold && (*options.fold < 0 || *options.fold >= kFolds))
+    throw ArgumentError("train: --fold " + std::to_string(*options.fold) + ", expected 0 to 4");
   std::vector<bool> kept;
   for (int64_t& fold : fold_of) {
     kept.push_back(!options.fold || fold != *options.fold);
@@ -88,20 +108,26 @@ StationTrainResult train_stations(const fs::path& file, const StationConfig& con
   auto times = problem.train;
   std::vector<int64_t> validation;
   const auto last = size_t(double(times.size()) * config.validation_share);
-  for (size_t i = 0, count = std::min(last, kMostValidationTimes); i < count; ++i) validation.push_back(times[times.size() - last + i * last / count]);
+  for (size_t i = 0, count = std::min(last, kMostValidationTimes); i < count; ++i)
+    validation.push_back(times[times.size() - last + i * last / count]);
   times.resize(times.size() - last);
-  if (std::none_of(times.begin(), times.end(), [&](int64_t t) { return int64_t(present_stations(table, t, kept).size()) >= kLeastStations; }))
-    throw ArgumentError("train: no time has 5 stations to learn from; a smaller validation_share or --fold all leaves more");
+  if (std::none_of(times.begin(), times.end(),
+                   [&](int64_t t) { return int64_t(present_stations(table, t, kept).size()) >= kLeastStations; }))
+    throw ArgumentError(
+        "train: no time has 5 stations to learn from; a smaller validation_share or --fold all leaves more");
 
   train::RunFolder folder(options.run);
   folder.write_config(resolved);
   folder.write_manifest({config.train.seed, options.command, {file}, {}});
-  model.config = station_network_config(problem, {.channels = config.channels, .heads = config.heads, .layers = config.layers});
+  model.config =
+      station_network_config(problem, {.channels = config.channels, .heads = config.heads, .layers = config.layers});
   Progress simulated("simulated fields", config.simulated_steps);
   // A resumed run takes these weights from its checkpoint.
-  model.network = learn_simulated_fields(problem, model.config, options.resume ? 0 : config.simulated_steps, config.train.seed, [&] { simulated.advance(); });
+  model.network = learn_simulated_fields(problem, model.config, options.resume ? 0 : config.simulated_steps,
+                                         config.train.seed, [&] { simulated.advance(); });
   simulated.finish();
-  for (auto& named : model.network->named_parameters()) named.value().set_requires_grad(learns_from_measurements(named.key()));
+  for (auto& named : model.network->named_parameters())
+    named.value().set_requires_grad(learns_from_measurements(named.key()));
 
   auto resume_command = options.command;
   if (!options.resume) resume_command.push_back("--resume");
@@ -124,7 +150,8 @@ StationTrainResult train_stations(const fs::path& file, const StationConfig& con
       if (int64_t(here.size()) < kLeastStations) continue;
       const auto batch = ask_stations(table, problem.scaling, t, here, here);
       const auto answer = answer_stations(problem.scaling, batch, model.network(batch.measured, batch.targets));
-      nll += station_nll(problem.scaling, batch, answer).sum().item<double>(), squared += (answer.mean - batch.truth).square().sum().item<double>(), count += double(here.size());
+      nll += station_nll(problem.scaling, batch, answer).sum().item<double>(),
+          squared += (answer.mean - batch.truth).square().sum().item<double>(), count += double(here.size());
     }
     return train::Metrics{{"nll", nll / count}, {"rmse", std::sqrt(squared / count)}};
   };
@@ -134,10 +161,19 @@ StationTrainResult train_stations(const fs::path& file, const StationConfig& con
   trainer.use_best_weights();
   model.network->eval();
 
-  StationReport report{&table, &config, &model, options.run, options.fold.has_value(), times.size(), int64_t(std::count(kept.begin(), kept.end(), true)), {}, {}};
+  StationReport report{&table,
+                       &config,
+                       &model,
+                       options.run,
+                       options.fold.has_value(),
+                       times.size(),
+                       int64_t(std::count(kept.begin(), kept.end(), true)),
+                       {},
+                       {}};
   std::vector<models::StationFusion> networks{model.network};
   Progress scoring("stations left out", int64_t(problem.test.size()));
-  report.scores = result.scores = score_left_out(problem, networks, fold_of, {config.kernel_km, 1, config.train.seed, &report.each, [&] { scoring.advance(); }});
+  report.scores = result.scores = score_left_out(
+      problem, networks, fold_of, {config.kernel_km, 1, config.train.seed, &report.each, [&] { scoring.advance(); }});
   scoring.finish();
   if (report.scores.values > 0) {
     write_left_out(options.run / "predictions.csv", table, report.each);

@@ -34,12 +34,14 @@ struct StationReport {
   std::vector<LeftOutValue> each;
 };
 
-/// Trains the recipe `station`: RUN/{config.json, manifest.json, log.csv, checkpoints/}, then RUN/model, RUN/predictions.csv (each
-/// station left out at the test times, beside kriging), RUN/metrics.json and RUN/report.html.
+/// Trains the recipe `station`: RUN/{config.json, manifest.json, log.csv, checkpoints/}, then RUN/model,
+/// RUN/predictions.csv (each station left out at the test times, beside kriging), RUN/metrics.json and RUN/report.html.
 /// Errors   as data::read_stations() and make_station_problem()
-StationTrainResult train_stations(const std::filesystem::path& table, const StationConfig& config, const StationTrainOptions& options);
+StationTrainResult train_stations(const std::filesystem::path& table, const StationConfig& config,
+                                  const StationTrainOptions& options);
 
-/// One offline HTML file: result beside the baselines, a station's series with intervals, the stations told worst, training curves.
+/// One offline HTML file: result beside the baselines, a station's series with intervals, the stations told worst,
+/// training curves.
 void write_station_report(const std::filesystem::path& file, const StationReport& report);
 
 }  // namespace fovea::recipes

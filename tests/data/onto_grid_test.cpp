@@ -22,8 +22,10 @@ Volume painted(const Geometry& g, const F& f, DType dtype = DType::kF32) {
     for (int64_t y = 0; y < g.shape[1]; ++y)
       for (int64_t x = 0; x < g.shape[2]; ++x, ++at) {
         const double value = f(g.to_mm({double(x), double(y), double(z)}));
-        if (dtype == DType::kF32) v.as<float>()[size_t(at)] = float(value);
-        else v.as<int16_t>()[size_t(at)] = int16_t(value);
+        if (dtype == DType::kF32)
+          v.as<float>()[size_t(at)] = float(value);
+        else
+          v.as<int16_t>()[size_t(at)] = int16_t(value);
       }
   return v;
 }
@@ -33,11 +35,13 @@ TEST(OntoGrid, ALinearFunctionOfThePlaceStaysItselfOnAnyGridInside) {
   const Volume source = painted(oblique(), plane);
   // Around the source's middle: the source covers all of it, and no corner lies beyond its outermost centres.
   const Point middle = oblique().to_mm({3, 4, 2.5});
-  const Geometry grid{{4, 3, 5}, {{{0.5, 0, 0, middle[0] - 1}, {0, 0.6, 0, middle[1] - 0.6}, {0, 0, 0.7, middle[2] - 1}}}};
+  const Geometry grid{{4, 3, 5},
+                      {{{0.5, 0, 0, middle[0] - 1}, {0, 0.6, 0, middle[1] - 0.6}, {0, 0, 0.7, middle[2] - 1}}}};
   const auto onto = onto_grid(source, grid, Interpolation::kLinear);
   EXPECT_EQ(onto.outside_share, 0);
   const Volume expected = painted(grid, plane);
-  for (size_t i = 0; i < size_t(grid.voxels()); ++i) EXPECT_NEAR(onto.volume.as<float>()[i], expected.as<float>()[i], 1e-4);
+  for (size_t i = 0; i < size_t(grid.voxels()); ++i)
+    EXPECT_NEAR(onto.volume.as<float>()[i], expected.as<float>()[i], 1e-4);
 }
 
 TEST(OntoGrid, OntoItsOwnGridNothingChanges) {
@@ -45,11 +49,13 @@ TEST(OntoGrid, OntoItsOwnGridNothingChanges) {
   const Volume source = painted(oblique(), [&](const Point&) { return double(rng.normal()); });
   const auto onto = onto_grid(source, oblique(), Interpolation::kLinear);
   EXPECT_EQ(onto.outside_share, 0);
-  for (size_t i = 0; i < size_t(source.size()); ++i) EXPECT_NEAR(onto.volume.as<float>()[i], source.as<float>()[i], 1e-5);
+  for (size_t i = 0; i < size_t(source.size()); ++i)
+    EXPECT_NEAR(onto.volume.as<float>()[i], source.as<float>()[i], 1e-5);
 }
 
 TEST(OntoGrid, LabelsKeepTheirValuesAndTypeAndAre0Beyond) {
-  const Volume source = painted(oblique(), [](const Point& p) { return p[0] > 5 ? 7 : 3; }, DType::kI16);
+  const Volume source = painted(
+      oblique(), [](const Point& p) { return p[0] > 5 ? 7 : 3; }, DType::kI16);
   Geometry finer = oblique();
   for (auto& row : finer.affine)
     for (size_t c = 0; c < 3; ++c) row[c] /= 2;
@@ -62,7 +68,8 @@ TEST(OntoGrid, LabelsKeepTheirValuesAndTypeAndAre0Beyond) {
 }
 
 TEST(OntoGrid, BeyondTheSourceIsItsSmallestValue) {
-  const Volume source = painted({{2, 2, 2}, {{{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}}}}, [](const Point& p) { return p[0] - 1000; });
+  const Volume source =
+      painted({{2, 2, 2}, {{{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}}}}, [](const Point& p) { return p[0] - 1000; });
   const Geometry longer{{1, 1, 5}, {{{1, 0, 0, -1}, {0, 1, 0, 0}, {0, 0, 1, 0}}}};
   const auto onto = onto_grid(source, longer, Interpolation::kLinear);
   EXPECT_THAT(onto.volume.as<float>(), ::testing::ElementsAre(-1000, -1000, -999, -1000, -1000));

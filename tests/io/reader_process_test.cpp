@@ -33,7 +33,9 @@ std::vector<pid_t> children() {
     const std::string line = slurp(entry.path() / "stat");
     const size_t name_end = line.rfind(')');  // a name may hold anything
     pid_t parent = 0;
-    if (name_end != line.npos && std::sscanf(line.c_str() + name_end + 1, " %*c %d", &parent) == 1 && parent == ::getpid()) all.push_back(id);
+    if (name_end != line.npos && std::sscanf(line.c_str() + name_end + 1, " %*c %d", &parent) == 1 &&
+        parent == ::getpid())
+      all.push_back(id);
   }
   return all;
 }
@@ -42,7 +44,8 @@ struct Kills {
   int killed = 0, refused = 0, read_whole = 0, then_well = 0;
 };
 
-// `read` gives what is compared. Each time it is disturbed at a random moment of its length, and then done again undisturbed.
+// `read` gives what is compared. Each time it is disturbed at a random moment of its length, and then done again
+// undisturbed.
 template <class Read>
 Kills kill_at_random_moments(int trials, Read read) {
   Kills k;
@@ -88,7 +91,8 @@ TEST(ReaderProcess, KilledAtARandomMomentIsOneLineAndTheNextRequestIsServed) {
   write_pyramid_tiff(folder / "a.tif", std::vector{picture}, 0.5);
 
   const int trials = std::getenv("FOVEA_FULL") ? 1000 : 50;
-  const Kills of_features = kill_at_random_moments(trials / 2, [&] { return read_feature_file(folder / "a.h5").tensors.at("features").data; });
+  const Kills of_features = kill_at_random_moments(
+      trials / 2, [&] { return read_feature_file(folder / "a.h5").tensors.at("features").data; });
   const Kills of_slide = kill_at_random_moments(trials - trials / 2, [&] {
     Slide slide(folder / "a.tif");
     std::vector<uint8_t> all;
@@ -99,13 +103,16 @@ TEST(ReaderProcess, KilledAtARandomMomentIsOneLineAndTheNextRequestIsServed) {
     return all;
   });
   int good = 0, killed = 0, then_well = 0;
-  for (const Kills& k : {of_features, of_slide}) good += k.refused + k.read_whole, killed += k.killed, then_well += k.then_well;
+  for (const Kills& k : {of_features, of_slide})
+    good += k.refused + k.read_whole, killed += k.killed, then_well += k.then_well;
   EXPECT_EQ(good, trials) << "neither one line nor the whole content";
   EXPECT_EQ(then_well, trials);
   EXPECT_GT(of_features.refused, 0);
   EXPECT_GT(of_slide.refused, 0);
   EXPECT_TRUE(children().empty());
-  std::printf("%d of %d moments ended in one line or the whole content (%d readers killed), the next request served %d times\n", good, trials, killed, then_well);
+  std::printf(
+      "%d of %d moments ended in one line or the whole content (%d readers killed), the next request served %d times\n",
+      good, trials, killed, then_well);
 }
 
 }  // namespace
