@@ -34,13 +34,13 @@ ImageInfo parse_dicom_head(const std::filesystem::path& path, std::string_view l
   try {
     const Json head = Json::parse(line);
     info.format = "dicom";
-    info.geometry.shape = head.at("shape").get<std::array<int64_t, 3>>();
+    for (size_t a = 0; a < 3; ++a) info.geometry.shape[a] = whole_number(head.at("shape").at(a));
     info.geometry.affine = head.at("affine").get<Affine>();
     info.stored = info.dtype = dtype_named(path, head.at("dtype").get<std::string>());
     info.modality = head.at("modality").get<std::string>(), info.units = head.at("units").get<std::string>();
     if (head.contains("suv_per_unit")) info.suv_per_unit = head.at("suv_per_unit").get<double>();
     info.notes = head.at("notes").get<std::vector<std::string>>();
-    info.file_bytes = head.at("file_bytes").get<uint64_t>();
+    info.file_bytes = uint64_t(whole_number(head.at("file_bytes")));
   } catch (const Json::exception&) {
     throw IoError(path, "its reader said nothing that can be understood");
   }

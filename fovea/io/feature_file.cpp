@@ -16,8 +16,8 @@ FeatureHead parse_feature_head(const fs::path& path, std::string_view line, uint
   FeatureHead head;
   try {
     const Json json = Json::parse(line);
-    const int64_t rows = head.rows = json.at("rows").get<int64_t>(), columns = head.columns = json.at("columns").get<int64_t>();
-    const int64_t coord_rows = head.coord_rows = json.at("coord_rows").get<int64_t>();
+    const int64_t rows = head.rows = whole_number(json.at("rows")), columns = head.columns = whole_number(json.at("columns"));
+    const int64_t coord_rows = head.coord_rows = whole_number(json.at("coord_rows"));
     // The reader's word is not taken on trust.
     if (rows < 0 || columns < 0 || coord_rows < -1 || (columns > 0 && uint64_t(rows) > max_bytes / 4 / uint64_t(columns)) || coord_rows > int64_t(max_bytes / 16))
       throw IoError(path, "its reader speaks of " + std::to_string(rows) + " x " + std::to_string(columns) + " features");
@@ -79,7 +79,7 @@ void write_feature_file(const fs::path& path, const FeatureFile& file) {
   if (located) send(coords->second);
   uint64_t size = 0;
   try {
-    size = Json::parse(encoder.read_line(size_t{1} << 20)).at("bytes").get<uint64_t>();
+    size = uint64_t(whole_number(Json::parse(encoder.read_line(size_t{1} << 20)).at("bytes")));
   } catch (const Json::exception&) {
     throw IoError(path, "its encoder said nothing that can be understood");
   }

@@ -22,6 +22,11 @@ Json parse_json(std::string_view text, const std::string& where);
 /// The same from a file of at most 64 MiB. Errors: IoError.
 Json read_json(const std::filesystem::path& path);
 
+/// A whole number of JSON that is not trusted. get<int64_t>() would cast 1e30, too, which no rule of the language defines.
+/// Errors   Json::type_error for anything else, a number with a fraction or an exponent among it; one above the largest int64
+///          becomes negative
+inline int64_t whole_number(const Json& value) { return value.get_ref<const Json::number_integer_t&>(); }
+
 /// Indented by two spaces, one line end at the end of the file; the file appears whole or not at all.
 void write_json(const std::filesystem::path& path, const Json& json);
 

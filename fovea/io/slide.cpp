@@ -90,10 +90,10 @@ SlideInfo parse_slide_head(const fs::path& path, std::string_view line) {
   try {
     const Json head = Json::parse(line);
     info.vendor = head.at("vendor").get<std::string>();
-    for (const Json& level : head.at("levels")) info.levels.push_back({level.at(0).get<int64_t>(), level.at(1).get<int64_t>(), level.at(2).get<double>()});
+    for (const Json& level : head.at("levels")) info.levels.push_back({whole_number(level.at(0)), whole_number(level.at(1)), level.at(2).get<double>()});
     if (head.contains("um_per_pixel")) info.um_per_pixel = head.at("um_per_pixel").get<double>();
     if (head.contains("objective_power")) info.objective_power = head.at("objective_power").get<double>();
-    info.file_bytes = head.at("file_bytes").get<uint64_t>();
+    info.file_bytes = uint64_t(whole_number(head.at("file_bytes")));
     info.notes = head.at("notes").get<std::vector<std::string>>();
   } catch (const Json::exception&) {
     throw IoError(path, "its reader said nothing that can be understood");

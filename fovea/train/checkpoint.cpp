@@ -53,9 +53,9 @@ void verify(const fs::path& folder, int64_t step) {
     // Re-written it must be the same bytes: so a flipped bit anywhere in the manifest shows.
     if (json_text(manifest) != text) throw IoError(path, "is not as it was written");
     if (manifest.at("format") != kFormat) throw IoError(path, "format is not " + std::string(kFormat));
-    if (manifest.at("version").get<int>() > kVersion)
+    if (io::whole_number(manifest.at("version")) > kVersion)
       throw IoError(path, "is of a later version of Fovea; update Fovea to use it");
-    if (manifest.at("version").get<int>() != kVersion || manifest.at("step").get<int64_t>() != step ||
+    if (io::whole_number(manifest.at("version")) != kVersion || io::whole_number(manifest.at("step")) != step ||
         manifest.size() != 4) {
       throw IoError(path, "does not belong to this checkpoint");
     }
@@ -66,7 +66,7 @@ void verify(const fs::path& folder, int64_t step) {
     for (const auto& [name, entry] : files.items()) {
       const fs::path file = folder / name;
       if (fs::path(name).filename() != name) throw IoError(path, "lists a file outside its folder");
-      const uint64_t expected = entry.at("bytes").get<uint64_t>(), found = io::InputFile(file).size();
+      const uint64_t expected = uint64_t(io::whole_number(entry.at("bytes"))), found = io::InputFile(file).size();
       if (found != expected)
         throw IoError(file, "has " + std::to_string(found) + " bytes, expected " + std::to_string(expected));
       if (io::sha256_file(file) != entry.at("sha256").get<std::string>())

@@ -32,6 +32,13 @@ TEST(JsonFile, RefusesAKeyThatIsThereTwice) {
   EXPECT_EQ(why("{\"a\": 1,\n \"b\": {\"a\": 2},\n \"a\": 3}"), "c.json: line 3, column 5: key \"a\" is there twice");
 }
 
+TEST(JsonFile, AWholeNumberIsNoOtherNumber) {
+  EXPECT_EQ(whole_number(parse_json("-7", "x")), -7);
+  EXPECT_EQ(whole_number(parse_json("9223372036854775807", "x")), INT64_MAX);
+  for (const char* text : {"2.5", "1e3", "26009999999999999999", "\"7\"", "null", "[7]"})
+    EXPECT_THROW(whole_number(parse_json(text, "x")), Json::type_error) << text;
+}
+
 TEST(JsonFile, RefusesNestingDeeperThan32AndTakes32) {
   EXPECT_NO_THROW(parse_json(std::string(32, '[') + std::string(32, ']'), "x"));
   EXPECT_EQ(why(std::string(33, '[') + std::string(33, ']')),
