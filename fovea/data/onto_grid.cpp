@@ -13,7 +13,7 @@ namespace fovea::data {
 namespace {
 using Index = std::array<double, 3>;  // x, y, z
 
-// The source index of a voxel of the grid, and its step along x: both maps are affine, so their composition is.
+// The source index of a voxel of the grid: both maps to millimetres are affine, so this is, too.
 struct Composed {
   Index origin, step_x, step_y, step_z;
 
@@ -60,8 +60,7 @@ T nearest_at(const View<const T, 3>& v, const Index& p) {
   return v(i[2], i[1], i[0]);
 }
 
-// Calls f(place in the output, source index) for every voxel that the source covers; the number of those that it does
-// not.
+// Calls f(place in the output, source index) for every voxel that the source covers; returns how many it does not.
 template <class F>
 int64_t each_covered(const Geometry& grid, const Geometry& source, const ParallelFor& parallel, const F& f) {
   constexpr double kRounding = 1e-6;  // voxels: equal borders of two grids are equal

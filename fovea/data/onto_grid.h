@@ -12,14 +12,15 @@ enum class Interpolation {
 /// A volume on another grid of the same patient.
 struct OntoGrid {
   Volume volume;  // every channel, on the grid
-  double outside_share =
-      0;  // of its voxels that the source does not cover: they have the source's smallest value (labels: 0)
+  // Of its voxels, those that the source does not cover: they have the source's smallest value (labels: 0).
+  double outside_share = 0;
 };
 
 /// Each voxel of `grid` reads the source where it lies in millimetres, whatever the two grids' spacing and orientation.
 /// The source covers half a voxel beyond its outermost centres, where their value is repeated (as in ITK). Nothing is
-/// smoothed: onto a grid that is coarser, fine detail is sampled, not averaged. Errors   ArgumentError: no voxel of the
-/// grid lies in the source, a singular affine Cost     O(voxels of the grid); deterministic for any `parallel`
+/// smoothed: onto a grid that is coarser, fine detail is sampled, not averaged.
+/// Errors   ArgumentError: no voxel of the grid lies in the source, a singular affine
+/// Cost     O(voxels of the grid); deterministic for any `parallel`
 OntoGrid onto_grid(const Volume& source, const Geometry& grid, Interpolation interpolation,
                    const ParallelFor& parallel = serial_for);
 

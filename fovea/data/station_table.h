@@ -54,10 +54,10 @@ std::array<double, 3> place_km(double longitude_deg, double latitude_deg);
 /// True for a .csv file with a column `station` and places.
 bool is_station_table(const std::filesystem::path& file);
 
-/// Reads lines (time, station, place, value) of one or more files, as if they stood in one; only the first need have
-/// the column of values. `sources`: those of a model; empty: those of the table. Errors   IoError naming file, station
-/// and time: a column that is missing, no line, two values of a station at one time, a place
-///          that is not finite or that moves, no covariate, a source that is not among `sources`
+/// Reads lines (time, station, place, value) of one or more files, as if they stood in one; only the first need have the
+/// column of values. `sources`: those of a model; empty: those of the table.
+/// Errors   IoError naming file, station and time: a column that is missing, no line, two values of a station at one
+///          time, a place that is not finite or that moves, no covariate, a source that is not among `sources`
 StationTable read_stations(const std::vector<std::filesystem::path>& files, const StationColumns& columns,
                            const std::vector<std::string>& sources = {});
 

@@ -13,11 +13,12 @@ struct AlignmentTransformerConfig {
   int64_t dim = 64, heads = 8, blocks = 1;
 };
 
-/// A small MSA Transformer for one protein family, trained on its own masked residues: tied attention over residues,
-/// then attention over sequences, then the perceptron. Shapes   forward: residues [R,L] int64 up to `states`, which is
-/// the mask -> logits [R,L,states] Names    letter [states + 1,E], place [L,E], block0, block1 ... (nn::MsaBlock),
-/// norm.*, out.* Cost     O(R L (R + L) E) a block; no map is stored Source   Rao et al. 2021 (MSA Transformer), figure
-/// 1, without pre-training on other families
+/// A small MSA Transformer for one protein family, trained on its own masked residues: tied attention over residues, then
+/// attention over sequences, then the perceptron.
+/// Shapes   forward: residues [R,L] int64 up to `states`, which is the mask -> logits [R,L,states]
+/// Names    letter [states + 1,E], place [L,E], block0, block1 ... (nn::MsaBlock), norm.*, out.*
+/// Cost     O(R L (R + L) E) a block; no map is stored
+/// Source   Rao et al. 2021 (MSA Transformer), figure 1, without pre-training on other families
 class AlignmentTransformerImpl : public torch::nn::Module {
  public:
   explicit AlignmentTransformerImpl(const AlignmentTransformerConfig& config);

@@ -7,8 +7,8 @@ struct PrimitiveAttentionOptions {
   TORCH_ARG(int64_t, waves) = 4;  ///< F: whole turns that places are told by
 };
 
-/// Softmax attention between places of a periodic field whose keys carry the field's primitive: the form of Cole and
-/// Hopf's solution of Burgers' equation, with everything in it to be learned.
+/// Softmax attention between places of a periodic field whose keys carry the field's primitive: the form of Cole and Hopf's
+/// solution of Burgers' equation, with everything in it to be learned.
 ///   m = mean f,  P' = f - m (mean 0),  z_i = x_i - drift m
 ///   s_ij = sum_k a_k cos 2 pi k (z_i - x_j) + b_k sin 2 pi k (z_i - x_j) + primitive P_j
 ///   u_i = mean m + sum_j softmax_j(s_ij) sum_k c_k cos 2 pi k (z_i - x_j) + d_k sin 2 pi k (z_i - x_j)

@@ -8,8 +8,7 @@
 // Contacts of a user's own alignment: a table and a picture.
 namespace fovea::recipes {
 
-/// Pairs nearer along the chain than this touch in any fold: they are scored, but not among the best that are drawn or
-/// counted.
+/// Pairs nearer along the chain than this touch in any fold: they are scored, but not among the best that are drawn or counted.
 inline constexpr int64_t kSeparation = 6;
 
 struct ContactMapResult {
@@ -23,8 +22,7 @@ struct ContactMapResult {
 /// Scores all pairs of columns of an alignment (any that io::read_alignment takes) and writes
 ///   table     CSV, best pair first: i,j from 1; residue_i,residue_j of the first sequence; score; with distances also
 ///             distance_angstrom, empty where none is known
-///   picture   SVG of the same name beside it: scores above the diagonal, below it the best L pairs kSeparation or more
-///   apart,
+///   picture   SVG of the same name beside it: scores above the diagonal, below it the best L pairs kSeparation or more apart,
 ///             on the contacts if distances are given
 /// distances: a file as data::read_distances takes it, or empty.
 /// Errors   IoError, ArgumentError, ResourceError as those of its parts; nothing is written then.

@@ -49,10 +49,9 @@ void initialise(LesionNet& net, int64_t edge, at::Generator generator) {
   for (auto& item : net.named_parameters())
     if (auto p = item.value(); p.dim() > 1) p.normal_(0, 1 / std::sqrt(double(p[0].numel())), generator);
   if (net.gate) net.gate->weight.abs_();  // open where features are large
-  // The gradient of a map m is (w.x)(p - y) of a read-out w: where w is negative on lesions the gate closes over them,
-  // and then w hardly sees them again. So w begins at 0, which moves no gate, and p below the share of the lesions (a
-  // prior as Lin et al. 2017, arXiv:1708.02002, section 4.1): the first steps then lift lesions instead of pushing all
-  // else down.
+  // The gradient of a map m is (w.x)(p - y) of a read-out w: where w is negative on lesions the gate closes over them, and
+  // then w hardly sees them again. So w begins at 0, which moves no gate, and p below the share of the lesions (a prior as
+  // Lin et al. 2017, arXiv:1708.02002, section 4.1): the first steps then lift lesions instead of pushing all else down.
   const double share = draw_lesion_scans(16, edge, generator).mask.mean().item<double>();
   net.read->conv->weight.zero_();
   net.read->conv->bias.fill_(std::log(share / (1 - share)) - kBelowTheShare);
@@ -73,8 +72,8 @@ struct Overlap {
   void add(const Overlap& more) { both += more.both, sum += more.sum; }
   double dice() const { return sum > 0 ? 2 * both / sum : 1; }
 };
-// The running statistics of the gate's norm follow at a hundredth a step, too slowly for so short a training: those of
-// the last weights.
+// The running statistics of the gate's norm follow at a hundredth a step, too slowly for so short a training: those of the
+// last weights.
 void settle_norm(LesionNet& net, const LesionScans& scans) {
   const auto weight = net.gate->weight;
   const auto response = torch::conv3d(ops::channel_pool(net.features(scans.voxels)), weight, {}, 1, weight.size(2) / 2);

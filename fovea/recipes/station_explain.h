@@ -17,8 +17,8 @@ struct StationExplanation {
 };
 
 /// One place at one time, told by the others even where it has a value of its own; writes weights.csv, map.svg and
-/// explain.json to `folder`, whole or not at all. Errors   ArgumentError: a time or station that the table lacks,
-/// nobody else with a value
+/// explain.json to `folder`, each of them whole or not at all.
+/// Errors   ArgumentError: a time or station that the table lacks, nobody else with a value
 StationExplanation explain_station(StationModel& model, const data::StationTable& table, const std::string& time,
                                    const std::string& station, const std::filesystem::path& folder);
 

@@ -44,8 +44,7 @@ struct Kills {
   int killed = 0, refused = 0, read_whole = 0, then_well = 0;
 };
 
-// `read` gives what is compared. Each time it is disturbed at a random moment of its length, and then done again
-// undisturbed.
+// `read` gives what is compared. Each time it is disturbed at a random moment of its length, and then done again undisturbed.
 template <class Read>
 Kills kill_at_random_moments(int trials, Read read) {
   Kills k;
