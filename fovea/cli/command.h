@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,9 @@ std::array<int64_t, 3> parse_whole_triple(const std::string& text, const std::st
 
 /// "8" for three equal lengths or "8,8,4". ArgumentError naming `flag`, also for a length below 1.
 std::array<int64_t, 3> parse_lengths(const std::string& text, const std::string& flag);
+
+/// Refuses flags that mean nothing here: ArgumentError "COMMAND: FLAG WHY" for the first of `flags` that was given.
+void refuse_flags(const CLI::App& command, std::initializer_list<const char*> flags, const std::string& why);
 
 /// Refuses a file that could not be written after the work because its folder does not exist. IoError naming both.
 void require_folder_of(const std::filesystem::path& output);

@@ -67,11 +67,10 @@ void run(const ExplainArguments& a, const CLI::App& command) {
   a.common.apply();
   const std::string recipe = infer::recipe_of(a.model);
   if (recipe == "slide") return run_slide(a);
-  for (const char* flag : {"--features", "--um-per-pixel", "--deep-zoom-um", "--picture-px"})
-    if (command.count(flag)) throw ArgumentError(std::string("explain: ") + flag + " is for slides; " + a.model.string() + " is a model of another recipe");
+  const std::string another = a.model.string() + " is a model of another recipe";
+  refuse_flags(command, {"--features", "--um-per-pixel", "--deep-zoom-um", "--picture-px"}, "is for slides; " + another);
   if (recipe == "station") return run_station(a);
-  for (const char* flag : {"--station", "--time"})
-    if (command.count(flag)) throw ArgumentError(std::string("explain: ") + flag + " is for stations; " + a.model.string() + " is a model of another recipe");
+  refuse_flags(command, {"--station", "--time"}, "is for stations; " + another);
   if (recipe == "patient") return run_patient(a);
   if (!a.patient.empty()) throw ArgumentError("explain: --patient is for models of patients; " + a.model.string() + " labels voxels");
   const auto segmenter = recipes::Segmenter::load(a.model);

@@ -74,6 +74,11 @@ std::array<int64_t, 3> parse_lengths(const std::string& text, const std::string&
   return lengths;
 }
 
+void refuse_flags(const CLI::App& command, std::initializer_list<const char*> flags, const std::string& why) {
+  for (const char* flag : flags)
+    if (command.count(flag)) throw ArgumentError(command.get_name() + ": " + flag + " " + why);
+}
+
 void require_folder_of(const std::filesystem::path& output) {
   const auto folder = output.parent_path();
   if (!folder.empty() && !std::filesystem::is_directory(folder))

@@ -71,12 +71,22 @@ nlohmann::ordered_json to_json(const recipes::PredictResult& r) {
           {"dense_score_bytes", r.memory.dense_score_bytes}, {"label_resampling", r.label_resampling}};
 }
 
+constexpr std::initializer_list<const char*> kOfSegmentation = {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue"};
+
 // A table takes none of the flags of segmentation.
-void check_table(const PredictArguments& a, const CLI::App& command, const std::string& what) {
-  for (const char* flag : {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue"})
-    if (command.count(flag)) throw ArgumentError(std::string("predict: ") + flag + " is for segmentation; " + a.model.string() + " is a model of " + what);
-  if (what != "stations" && a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one folder with " + what + ".csv");
+void check_table(const PredictArguments& a, const CLI::App& command, const std::string& rows) {
+  refuse_flags(command, kOfSegmentation, "is for segmentation; " + a.model.string() + " is a model of " + rows);
   require_folder_of(a.output);
+}
+
+void check_one_folder(const PredictArguments& a, const std::string& rows) {
+  if (a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one folder with " + rows + ".csv");
+}
+
+// Says what a table of answers holds.
+void print_table(const PredictArguments& a, const char* rows, int64_t count) {
+  if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {rows, count}}).dump(2).c_str());
+  else std::printf("%s\n", a.output.c_str());
 }
 
 // Measurements of stations: one line for each that asks for a value.
@@ -86,34 +96,34 @@ void run_stations(const PredictArguments& a, const CLI::App& command) {
   const auto table = model.read(a.inputs);
   const auto told = recipes::predict_stations(model, table);
   recipes::write_station_predictions(a.output, model.inputs, table, told);
-  if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"values", told.size()}}).dump(2).c_str());
-  else std::printf("%s\n", a.output.c_str());
+  print_table(a, "values", int64_t(told.size()));
 }
 
 // A table of slides: one line each.
 void run_slides(const PredictArguments& a, const CLI::App& command) {
   check_table(a, command, "slides");
+  check_one_folder(a, "slides");
   const auto model = recipes::SlideModel::load(a.model);
   const auto table = data::open_slides(a.inputs.front(), {.need_label = false, .classes = model.inputs.classes});
   std::vector<int64_t> rows;
   for (size_t r = 0; r < table.slides.size(); ++r) rows.push_back(int64_t(r));
   recipes::write_slide_predictions(a.output, recipes::predict_slides(model, table, rows, a.features.empty() ? table.file.parent_path() : a.features), model.inputs.classes);
-  if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"slides", rows.size()}}).dump(2).c_str());
-  else std::printf("%s\n", a.output.c_str());
+  print_table(a, "slides", int64_t(rows.size()));
 }
 
 // A table of patients: one line each.
 void run_patients(const PredictArguments& a, const CLI::App& command) {
   check_table(a, command, "patients");
+  check_one_folder(a, "patients");
   const int64_t patients = recipes::predict_patients(recipes::PatientModel::load(a.model), a.inputs.front(), a.output, a.outlines);
-  if (a.common.json) std::printf("%s\n", nlohmann::ordered_json({{"output", a.output.string()}, {"patients", patients}}).dump(2).c_str());
-  else std::printf("%s\n", a.output.c_str());
+  print_table(a, "patients", patients);
 }
 
 // The family of an alignment is its own training set: -m names a method, not a folder.
 void run_contacts(const PredictArguments& a, const CLI::App& command, recipes::ContactMethod method) {
-  for (const char* flag : {"--preset", "--overlap", "--mirror-axes", "--mirror-left-right", "--max-ram", "--save-probabilities", "--continue", "--features", "--outlines"})
-    if (command.count(flag)) throw ArgumentError(std::string("predict: ") + flag + " is of scans and slides; -m " + a.model.string() + " is for alignments");
+  const std::string why = "is of scans and slides; -m " + a.model.string() + " is for alignments";
+  refuse_flags(command, kOfSegmentation, why);
+  refuse_flags(command, {"--features", "--outlines"}, why);
   if (a.inputs.size() != 1) throw ArgumentError("predict: several --input; give one alignment");
   if (a.output.extension() != ".csv") throw ArgumentError("predict: --output " + a.output.string() + ", expected a .csv file for contacts (the picture goes beside it)");
   require_folder_of(a.output);
@@ -133,12 +143,13 @@ void run(const PredictArguments& a, const CLI::App& command) {
   a.common.apply();
   const auto method = recipes::contact_method(a.model.string());
   if (method && !fs::exists(a.model)) return run_contacts(a, command, *method);
-  if (command.count("--distances")) throw ArgumentError("predict: --distances is for alignments, with -m factored, tied, potts, covariance or mi");
+  refuse_flags(command, {"--distances"}, "is for alignments, with -m factored, tied, potts, covariance or mi");
   const std::string recipe = infer::recipe_of(a.model);
   if (recipe == "slide") return run_slides(a, command);
-  if (command.count("--features")) throw ArgumentError("predict: --features is for slides; " + a.model.string() + " is a model of another recipe");
+  const std::string another = a.model.string() + " is a model of another recipe";
+  refuse_flags(command, {"--features"}, "is for slides; " + another);
   if (recipe == "patient") return run_patients(a, command);
-  if (command.count("--outlines")) throw ArgumentError("predict: --outlines is for patients; " + a.model.string() + " is a model of another recipe");
+  refuse_flags(command, {"--outlines"}, "is for patients; " + another);
   if (recipe == "station") return run_stations(a, command);
   auto segmenter = recipes::Segmenter::load(a.model);
   segmenter.windows = windows_of(a, segmenter);

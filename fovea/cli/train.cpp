@@ -62,6 +62,17 @@ void print_result(const TrainArguments& a, const train::TrainResult& training, c
   if (model.empty()) throw CLI::RuntimeError(static_cast<int>(ExitCode::kOutOfResource));
 }
 
+// The same of a recipe whose scores have intervals.
+void print_scored(const TrainArguments& a, const auto& result) {
+  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
+  for (const auto& score : result.scores) metrics[score.name] = {{"value", score.value}, {"low", score.interval.low}, {"high", score.interval.high}};
+  print_result(a, result.training, result.model, result.report, metrics);
+}
+
+void refuse_flags_of_segmentation(const CLI::App& command, const std::string& rows) {
+  refuse_flags(command, {"--augment", "--max-ram", "--pretrain", "--start"}, "is for segmentation; this is a table of " + rows);
+}
+
 void train_segment(const TrainArguments& a, const CLI::App& command) {
   const auto dataset = data::open_dataset(a.dataset);
   if (!dataset.note.empty()) print_line(dataset.note);
@@ -75,32 +86,25 @@ void train_segment(const TrainArguments& a, const CLI::App& command) {
 }
 
 void train_patient(const TrainArguments& a, const CLI::App& command) {
-  for (const char* flag : {"--augment", "--max-ram", "--pretrain", "--start"})
-    if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of patients");
+  refuse_flags_of_segmentation(command, "patients");
   const auto table = data::open_patients(a.dataset);
   const auto config = recipes::resolve_patient_config(table, a.config, overrides_of(a, command));
   if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
   const auto result = recipes::train_patients(table, config, {a.output, fold_of(a), a.resume, a.argv});
-  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
-  for (const auto& score : result.scores) metrics[score.name] = {{"value", score.value}, {"low", score.interval.low}, {"high", score.interval.high}};
-  print_result(a, result.training, result.model, result.report, metrics);
+  print_scored(a, result);
 }
 
 void train_slide(const TrainArguments& a, const CLI::App& command) {
-  for (const char* flag : {"--augment", "--max-ram", "--pretrain", "--start"})
-    if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of slides");
+  refuse_flags_of_segmentation(command, "slides");
   const auto table = data::open_slides(a.dataset);
   const auto config = recipes::resolve_slide_config(table, a.config, overrides_of(a, command));
   if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
   const auto result = recipes::train_slides(table, config, {a.output, fold_of(a), a.resume, a.argv});
-  nlohmann::ordered_json metrics = nlohmann::ordered_json::object();
-  for (const auto& score : result.scores) metrics[score.name] = {{"value", score.value}, {"low", score.interval.low}, {"high", score.interval.high}};
-  print_result(a, result.training, result.model, result.report, metrics);
+  print_scored(a, result);
 }
 
 void train_station(const TrainArguments& a, const CLI::App& command) {
-  for (const char* flag : {"--augment", "--max-ram", "--pretrain", "--start"})
-    if (command.count(flag)) throw ArgumentError(std::string("train: ") + flag + " is for segmentation; this is a table of stations");
+  refuse_flags_of_segmentation(command, "stations");
   const auto config = recipes::resolve_station_config(a.config, overrides_of(a, command));
   if (a.print_config) return void(std::printf("%s", io::print_with_comments(config).c_str()));
   const auto result = recipes::train_stations(a.dataset, config, {a.output, fold_of(a), a.resume, a.argv});

@@ -41,9 +41,7 @@ Frequencies frequencies(const io::Alignment& a, const torch::Tensor& weights) {
 }
 
 torch::Tensor without_diagonal(torch::Tensor scores) { return scores.fill_diagonal_(0); }
-}  // namespace
 
-namespace {
 // Rows of residues, each filled up to whole words of eight with a letter that none has: [N, words].
 std::vector<uint64_t> words_of(const io::Alignment& a, int64_t words) {
   std::vector<uint64_t> all(size_t(a.rows() * words), 0);

@@ -44,14 +44,9 @@ size_t SlideTable::row_of(const std::string& slide_id) const {
 bool is_slide_table(const fs::path& where) {
   std::error_code ignored;
   if (fs::is_directory(where, ignored)) return fs::is_regular_file(where / "slides.csv", ignored);
-  if (where.extension() != ".csv" || !fs::is_regular_file(where, ignored)) return false;
-  try {
-    const auto columns = io::read_csv(where).columns();
-    const auto has = [&](const char* name) { return std::find(columns.begin(), columns.end(), name) != columns.end(); };
-    return has("slide_id") && has("case_id");
-  } catch (const Error&) {
-    return false;
-  }
+  const auto columns = io::csv_columns(where);
+  const auto has = [&](const char* name) { return std::find(columns.begin(), columns.end(), name) != columns.end(); };
+  return has("slide_id") && has("case_id");
 }
 
 SlideTable open_slides(const fs::path& where, const OpenSlidesOptions& options) {

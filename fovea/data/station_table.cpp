@@ -79,15 +79,9 @@ std::array<double, 3> place_km(double longitude_deg, double latitude_deg) {
 }
 
 bool is_station_table(const fs::path& file) {
-  std::error_code ignored;
-  if (file.extension() != ".csv" || !fs::is_regular_file(file, ignored)) return false;
-  try {
-    const auto columns = io::read_csv(file).columns();
-    const auto has = [&](const char* name) { return std::find(columns.begin(), columns.end(), name) != columns.end(); };
-    return has("station") && (has("longitude_deg") || has("x_km"));
-  } catch (const Error&) {
-    return false;
-  }
+  const auto columns = io::csv_columns(file);
+  const auto has = [&](const char* name) { return std::find(columns.begin(), columns.end(), name) != columns.end(); };
+  return has("station") && (has("longitude_deg") || has("x_km"));
 }
 
 StationTable read_stations(const std::vector<fs::path>& files, const StationColumns& columns,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <limits>
 #include <set>
 
@@ -81,6 +82,12 @@ std::string csv_cell(const std::string& text) {
   return cell + "\"";
 }
 
+std::string csv_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", value);
+  return text;
+}
+
 CsvTable parse_csv(std::string_view text, const std::filesystem::path& path) {
   CsvReader reader(text, path);
   if (const size_t at = invalid_utf8(text); at != text.npos)
@@ -109,6 +116,16 @@ CsvTable parse_csv(std::string_view text, const std::filesystem::path& path) {
 }
 
 CsvTable read_csv(const std::filesystem::path& path) { return parse_csv(read_text(path, kMaxCsvBytes), path); }
+
+std::vector<std::string> csv_columns(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (path.extension() != ".csv" || !std::filesystem::is_regular_file(path, ignored)) return {};
+  try {
+    return read_csv(path).columns();
+  } catch (const IoError&) {
+    return {};
+  }
+}
 
 size_t CsvTable::column(std::string_view name) const {
   std::string known;

@@ -30,6 +30,9 @@ inline constexpr uint64_t kMaxCsvBytes = uint64_t{1} << 30;
 /// Text as one cell: in double quotes where it holds a comma, a quote or a line end, or begins with a byte order mark.
 std::string csv_cell(const std::string& text);
 
+/// A number as one cell, with nine digits: a float reads back as itself.
+std::string csv_number(double value);
+
 /// RFC 4180: cells separated by commas, in double quotes where they hold a comma, a quote (doubled) or a line end. A
 /// byte order mark and empty lines are passed over. `path` stands in messages only.
 /// Errors   IoError with the line: no header, two columns of one name, a row of another length, an unclosed quote, bytes
@@ -38,5 +41,8 @@ CsvTable parse_csv(std::string_view text, const std::filesystem::path& path);
 
 /// The same from a file of at most 1 GiB. Errors: IoError.
 CsvTable read_csv(const std::filesystem::path& path);
+
+/// The column names of a .csv file, to tell what kind of table it is; none when it is no such file or cannot be read.
+std::vector<std::string> csv_columns(const std::filesystem::path& path);
 
 }  // namespace fovea::io

@@ -20,13 +20,6 @@ namespace fovea::recipes {
 namespace fs = std::filesystem;
 
 namespace {
-// The shortest decimal that reads back as the same float.
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", value);
-  return text;
-}
-
 std::string column_of_class(const std::string& name) { return "p_" + name; }
 }  // namespace
 
@@ -62,16 +55,16 @@ void write_predictions(const fs::path& file, const data::PatientTable& table, co
     for (const std::string& name : head.classes) text += "," + io::csv_cell(column_of_class(name));
   } else {
     text += ",risk";
-    for (const double cut : head.cuts) text += ",survival_" + number(cut);
+    for (const double cut : head.cuts) text += ",survival_" + io::csv_number(cut);
   }
   for (const std::string& name : names) text += "," + io::csv_cell("gate_" + name);
   text += "\n";
   const auto risk = head.is_class() ? std::vector<double>() : head.risk(outcome);
   for (int64_t i = 0; i < rows.size(0); ++i) {
     text += io::csv_cell(table.patients[size_t(rows[i].item<int64_t>())].id);
-    text += "," + (head.is_class() ? io::csv_cell(head.classes[size_t(outcome[i].argmax().item<int64_t>())]) : number(risk[size_t(i)]));
-    for (int64_t k = 0; probabilities.defined() && k < probabilities.size(1); ++k) text += "," + number(probabilities[i][k].item<double>());
-    for (int64_t m = 0; m < gates.size(1); ++m) text += "," + number(gates[i][m].item<double>());
+    text += "," + (head.is_class() ? io::csv_cell(head.classes[size_t(outcome[i].argmax().item<int64_t>())]) : io::csv_number(risk[size_t(i)]));
+    for (int64_t k = 0; probabilities.defined() && k < probabilities.size(1); ++k) text += "," + io::csv_number(probabilities[i][k].item<double>());
+    for (int64_t m = 0; m < gates.size(1); ++m) text += "," + io::csv_number(gates[i][m].item<double>());
     text += "\n";
   }
   io::write_file(file, text);

@@ -23,12 +23,6 @@ namespace fovea::recipes {
 namespace fs = std::filesystem;
 
 namespace {
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", value);
-  return text;
-}
-
 double auc_of(const SlidePredictions& p, const std::vector<size_t>& some) {
   const int64_t classes = p.probabilities.size(1);
   double sum = 0;
@@ -122,8 +116,8 @@ void write_slide_predictions(const fs::path& file, const SlidePredictions& p, co
   for (size_t i = 0; i < p.slide_ids.size(); ++i) {
     const auto at = int64_t(i);
     text += io::csv_cell(p.slide_ids[i]) + "," + io::csv_cell(p.case_ids[i]) + "," + io::csv_cell(classes[size_t(predicted[at].item<int64_t>())]);
-    for (int64_t c = 0; c < p.probabilities.size(1); ++c) text += "," + number(p.probabilities[at][c].item<double>());
-    text += "," + std::to_string(p.tiles[at].item<int64_t>()) + "," + number(p.effective_tiles[at].item<double>()) + "\n";
+    for (int64_t c = 0; c < p.probabilities.size(1); ++c) text += "," + io::csv_number(p.probabilities[at][c].item<double>());
+    text += "," + std::to_string(p.tiles[at].item<int64_t>()) + "," + io::csv_number(p.effective_tiles[at].item<double>()) + "\n";
   }
   io::write_file(file, text);
 }

@@ -22,12 +22,6 @@ namespace {
 constexpr int64_t kToldAtOnce = 256;
 constexpr const char* kLow = "_low";
 constexpr const char* kHigh = "_high";
-
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", value);
-  return text;
-}
 }  // namespace
 
 void StationInputs::standardise(data::StationTable& table) const {
@@ -115,19 +109,13 @@ void write_station_predictions(const fs::path& file, const StationInputs& inputs
                      io::csv_cell(c.value + kLow) + "," + io::csv_cell(c.value + kHigh) + "\n";
   for (const StationTold& one : told)
     text += io::csv_cell(table.times[size_t(one.time)]) + "," + io::csv_cell(table.names[size_t(one.station)]) + "," +
-            number(one.mean) + "," + number(one.low) + "," + number(one.high) + "\n";
+            io::csv_number(one.mean) + "," + io::csv_number(one.low) + "," + io::csv_number(one.high) + "\n";
   io::write_file(file, text);
 }
 
 bool is_station_prediction(const fs::path& file) {
-  std::error_code ignored;
-  if (file.extension() != ".csv" || !fs::is_regular_file(file, ignored)) return false;
-  try {
-    const auto columns = io::read_csv(file).columns();
-    return columns.size() == 5 && columns[3] == columns[2] + kLow && columns[4] == columns[2] + kHigh;
-  } catch (const Error&) {
-    return false;
-  }
+  const auto columns = io::csv_columns(file);
+  return columns.size() == 5 && columns[3] == columns[2] + kLow && columns[4] == columns[2] + kHigh;
 }
 
 std::vector<StationScore> evaluate_station_predictions(const fs::path& file, const fs::path& reference) {

@@ -76,10 +76,10 @@ io::Json metrics_json(const LeftOutStations& s) {
 
 void write_left_out(const fs::path& file, const data::StationTable& table, const std::vector<LeftOutValue>& each) {
   std::string text = "time,station,value,mean,low,high,kriging\n";
-  char line[160];
   for (const LeftOutValue& v : each) {
-    std::snprintf(line, sizeof line, ",%.9g,%.9g,%.9g,%.9g,%.9g\n", v.value, v.mean, v.low, v.high, v.kriging);
-    text += io::csv_cell(table.times[size_t(v.time)]) + "," + io::csv_cell(table.names[size_t(v.station)]) + line;
+    text += io::csv_cell(table.times[size_t(v.time)]) + "," + io::csv_cell(table.names[size_t(v.station)]);
+    for (const double value : {v.value, v.mean, v.low, v.high, v.kriging}) text += "," + io::csv_number(value);
+    text += "\n";
   }
   io::write_file(file, text);
 }

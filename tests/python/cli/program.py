@@ -1,7 +1,9 @@
 """Runs the fovea program as a user does, and what a refusal must look like."""
+import hashlib
 import os
 import pathlib
 import subprocess
+import time
 
 PROGRAM = str(pathlib.Path(os.environ.get("FOVEA_BUILD", "build/release")).resolve() / "fovea")
 
@@ -42,3 +44,27 @@ def refused(*words, code=2, says=(), leaves=None, **options):
         after = files_in(leaves)
         assert after == before, f"left behind: {sorted(set(after) ^ set(before)) or 'changed content'}"
     return lines[0]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def start(words):
+    return subprocess.Popen(arguments(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def steps_in(log):
+    return max(0, len(log.read_text().splitlines()) - 1) if log.exists() else 0
+
+
+def wait_for_steps(process, run, steps):
+    while steps_in(run / "log.csv") < steps:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def same_result(run, undisturbed):
+    assert digest(run / "model/weights.safetensors") == digest(undisturbed / "model/weights.safetensors")
+    for name in ("log.csv", "validation.csv"):
+        assert (run / name).read_text() == (undisturbed / name).read_text(), name

@@ -2,7 +2,6 @@
 
 FOVEA_FULL=1: 20 random moments instead of 3.
 """
-import hashlib
 import os
 import pathlib
 import pty
@@ -16,7 +15,7 @@ import time
 
 import pytest
 from phantom import write_dataset
-from program import TINY, arguments, files_in, fovea, refused
+from program import TINY, arguments, digest, files_in, fovea, refused, same_result, start, wait_for_steps
 
 MOMENTS = 20 if os.environ.get("FOVEA_FULL") == "1" else 3
 WORDS = [*TINY, "--set", "train.checkpoint_every=2", "--set", "train.average_decay=0.9", "--fold", 0, "--steps", 8]
@@ -31,10 +30,6 @@ def train(data, run, *more):
     return ["train", "-d", data, *WORDS, "--threads", 1, "-o", run, *more]
 
 
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(workshop, data):
     """The run that nobody disturbs, and how long its steps took from start to end."""
@@ -42,12 +37,6 @@ def undisturbed(workshop, data):
     begin = time.monotonic()
     fovea(*train(data, run))
     return run, time.monotonic() - begin
-
-
-def same_result(run, undisturbed):
-    assert digest(run / "model/weights.safetensors") == digest(undisturbed / "model/weights.safetensors")
-    for name in ("log.csv", "validation.csv"):
-        assert (run / name).read_text() == (undisturbed / name).read_text(), name
 
 
 @pytest.mark.parametrize("more", [[], ["--set", "train.accumulate=2"]], ids=["plain", "accumulated"])
@@ -58,20 +47,6 @@ def test_threads_of_kernels_and_loader_change_no_bit_of_the_weights(data, tmp_pa
         fovea("train", "-d", data, *WORDS, *more, "--set", f"loader.threads={min(threads, 2)}", "--threads", threads, "-o", run)
         digests.add(digest(run / "model/weights.safetensors"))
     assert len(digests) == 1
-
-
-def steps_in(log):
-    return max(0, len(log.read_text().splitlines()) - 1) if log.exists() else 0
-
-
-def wait_for_steps(process, run, steps):
-    while steps_in(run / "log.csv") < steps:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
-def start(words):
-    return subprocess.Popen(arguments(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))

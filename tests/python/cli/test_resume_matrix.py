@@ -11,8 +11,7 @@ import time
 
 import pytest
 from phantom import write_dataset
-from program import TINY, fovea
-from test_interruptions import digest, same_result, start, wait_for_steps
+from program import TINY, digest, fovea, same_result, start, wait_for_steps
 
 CELLS = list(itertools.product(["f32", "bf16"], ["mid-epoch", "epoch-end", "mid-accumulation"], [1, 2], [1, 2, 4]))
 SHORT = [("f32", "mid-epoch", 2, 2), ("f32", "epoch-end", 1, 4), ("f32", "mid-accumulation", 2, 1),

@@ -7,8 +7,7 @@ import signal
 import time
 
 import pytest
-from program import fovea, refused
-from test_interruptions import digest, start, wait_for_steps
+from program import digest, fovea, refused, start, wait_for_steps
 
 SHORT = ["--set", "simulated_steps=150", "--set", "train.steps_per_epoch=20", "--steps", 60, "--seed", 3, "--no-progress"]
 STATIONS, DAYS = 24, 30
