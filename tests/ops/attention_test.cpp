@@ -5,8 +5,10 @@
 #include <torch/torch.h>
 
 #include <limits>
+#include <sstream>
 
 #include "fovea/ops/ensure_registered.h"
+#include "tests/ops/bfloat16_error.h"
 #include "tests/ops/message_of.h"
 
 namespace fovea::ops {
@@ -127,6 +129,34 @@ TEST(AttentionOp, BFloat16IsTheFloat32ResultRounded) {
   EXPECT_TRUE(out.equal(wide.to(at::kBFloat16)));
   EXPECT_TRUE(lse.equal(wide_lse));
   EXPECT_TRUE(std::get<0>(attention(e.q, e.k, e.v, e.bias.to(at::kFloat))).equal(out)) << "bias may stay float32";
+}
+
+TEST(AttentionOp, Bfloat16ErrsAtMostOneAndAHalfTimesAsMuchAsTorchsComposition) {
+  Bfloat16Error error("attention and its gradients");
+  torch::manual_seed(7);
+  for (int i = 0; i < 60; ++i) {
+    const auto size = [](int64_t least, int64_t most) { return torch::randint(least, most + 1, {}).item<int64_t>(); };
+    // Two keys at least: with one the exact gradients are 0, and no error is a multiple of torch's.
+    const int64_t b = size(1, 2), hk = size(1, 2), h = hk * size(1, 2), n = size(1, 90), m = size(2, 90),
+                  c = size(1, 70), peaked = i % 3 ? 1 : 4;
+    const auto values = [&](at::IntArrayRef shape) { return torch::randn(shape).to(at::kBFloat16); };
+    const Tensor q = values({b, h, n, c}) * peaked, k = values({b, hk, m, c}), v = values({b, hk, m, c}),
+                 bias = values({h, 1, m}), grad_out = values({b, h, n, c});
+    const Tensor keep = torch::ones({b, h, n, m}, at::kBool);
+    const auto results = [&](at::ScalarType dtype, bool ours) {
+      std::vector<Tensor> leaves;
+      for (const Tensor& t : {q, k, v, bias}) leaves.push_back(t.to(dtype).detach().clone().requires_grad_());
+      const double scale = 1 / std::sqrt(double(c));
+      const Tensor out = ours ? std::get<0>(attention(leaves[0], leaves[1], leaves[2], leaves[3], {}, false, scale))
+                              : composition(leaves[0], leaves[1], leaves[2], leaves[3], keep, scale);
+      out.backward(grad_out.to(dtype));
+      return std::vector<Tensor>{out.detach(), leaves[0].grad(), leaves[1].grad(), leaves[2].grad(), leaves[3].grad()};
+    };
+    std::ostringstream problem;
+    problem << "q " << q.sizes() << ", k " << k.sizes();
+    error.compare(results(at::kBFloat16, true), results(at::kBFloat16, false), results(at::kDouble, false),
+                  problem.str());
+  }
 }
 
 TEST(AttentionOp, RowsTimesValuesAreTheOutput) {

@@ -6,8 +6,10 @@
 
 #include <array>
 #include <limits>
+#include <sstream>
 
 #include "fovea/ops/attention.h"
+#include "tests/ops/bfloat16_error.h"
 #include "tests/ops/message_of.h"
 
 namespace fovea::ops {
@@ -148,6 +150,31 @@ TEST(WindowAttentionOp, AutocastComputesInBFloat16AndLeavesTheTableAndFloat64) {
   out.sum().backward();
   EXPECT_EQ(table.grad().scalar_type(), at::kFloat);
   EXPECT_TRUE(out.equal(std::get<0>(window_attention(qkv.to(at::kBFloat16), table, {2, 2, 2}, {0, 0, 0}))));
+}
+
+TEST(WindowAttentionOp, Bfloat16ErrsAtMostOneAndAHalfTimesAsMuchAsTorchsComposition) {
+  Bfloat16Error error("window attention and its gradients");
+  torch::manual_seed(8);
+  for (int i = 0; i < 30; ++i) {
+    const auto size = [](int64_t least, int64_t most) { return torch::randint(least, most + 1, {}).item<int64_t>(); };
+    const int64_t w = size(2, 4), shift = size(0, w - 1), h = size(1, 3), c = size(4, 40), n = w * w * w;
+    const auto values = [&](at::IntArrayRef shape) { return torch::randn(shape).to(at::kBFloat16); };
+    const Tensor qkv = values({1, w * size(1, 2), w * size(1, 2), w * size(1, 2), 3, h, c}), bias = values({h, n, n});
+    const Tensor grad_out = values({1, qkv.size(1), qkv.size(2), qkv.size(3), h * c});
+    const auto results = [&](at::ScalarType dtype, bool ours) {
+      const Tensor x = qkv.to(dtype).detach().clone().requires_grad_(),
+                   b = bias.to(dtype).detach().clone().requires_grad_();
+      const Tensor out = ours
+                             ? std::get<0>(window_attention(x, {}, {w, w, w}, {shift, shift, shift}, {}, {}, -100.0, b))
+                             : composition(x, b, w, shift, -100.0);
+      out.backward(grad_out.to(dtype));
+      return std::vector<Tensor>{out.detach(), x.grad(), b.grad()};
+    };
+    std::ostringstream problem;
+    problem << "qkv " << qkv.sizes() << ", window " << w << ", shift " << shift;
+    error.compare(results(at::kBFloat16, true), results(at::kBFloat16, false), results(at::kDouble, false),
+                  problem.str());
+  }
 }
 
 TEST(WindowAttentionOp, RowsNameTheirKeysAndRebuildTheOutput) {
