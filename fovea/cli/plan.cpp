@@ -8,8 +8,8 @@
 #include "fovea/data/plan.h"
 #include "fovea/infer/memory_plan.h"
 #include "fovea/io/config.h"
-#include "fovea/models/registry.h"
 #include "fovea/ops/parallel.h"
+#include "fovea/recipes/training_memory.h"
 
 namespace fovea::cli {
 
@@ -42,7 +42,7 @@ void run(const PlanArguments& a) {
   data::PlanOptions options;
   options.max_ram_bytes = infer::parse_bytes(a.max_ram);
   options.network = a.network;
-  models::default_config(a.network);  // refuses an unknown name before any scan is read
+  options.memory_bytes = recipes::training_memory_estimate(a.network, nlohmann::ordered_json::object());  // refuses an unknown name before any scan is read
   options.parallel = ops::torch_parallel_for;
   if (!a.spacing.empty()) options.spacing_mm = parse_triple(a.spacing, "--spacing");
   if (!a.patch.empty()) options.patch_size = parse_whole_triple(a.patch, "--patch");

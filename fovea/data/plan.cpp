@@ -125,10 +125,19 @@ int64_t round_nearest(int64_t n, int64_t multiple) {
   return std::max(multiple, (n + multiple / 2) / multiple * multiple);
 }
 
-// median: of the scans on the plan's grid.
-void choose_patch(const PlanOptions& options, const std::array<int64_t, 3>& median, double dataset_voxels, Plan& plan) {
+// median: of the scans on the plan's grid. size: all but patch and batch.
+void choose_patch(const PlanOptions& options, const std::array<int64_t, 3>& median, TrainingSize size, Plan& plan) {
+  const auto with = [&](const std::array<int64_t, 3>& patch, int64_t batch) {
+    size.patch = patch, size.batch = batch;
+    return size;
+  };
+  const int64_t most_voxels = options.max_step_voxels
+                                  ? options.max_step_voxels
+                                  : std::max<int64_t>(options.max_ram_bytes - 600'000'000, 0) / 6000;
   const auto fits = [&](const auto& patch, int64_t batch) {
-    return options.memory_bytes(patch, batch) <= options.max_ram_bytes;
+    const TrainingSize asked = with(patch, batch);
+    return asked.step_voxels() <= double(most_voxels) &&
+           (!options.memory_bytes || options.memory_bytes(asked) <= options.max_ram_bytes);
   };
   plan.batch_size = options.batch_size.value_or(2);
   if (options.patch_size) {
@@ -156,11 +165,11 @@ void choose_patch(const PlanOptions& options, const std::array<int64_t, 3>& medi
   for (int a = 0; a < 3; ++a) holds_a_scan = holds_a_scan && 4 * plan.patch_size[a] >= 3 * median[a];
   if (!options.batch_size && holds_a_scan) {
     const double patch_voxels = double(plan.patch_size[0]) * double(plan.patch_size[1]) * double(plan.patch_size[2]);
-    const int64_t most =
-        std::min<int64_t>(options.max_batch_size, std::max<int64_t>(2, int64_t(0.05 * dataset_voxels / patch_voxels)));
+    const int64_t most = std::min<int64_t>(options.max_batch_size,
+                                           std::max<int64_t>(2, int64_t(0.05 * size.all_scan_voxels / patch_voxels)));
     while (plan.batch_size < most && fits(plan.patch_size, plan.batch_size + 1)) ++plan.batch_size;
   }
-  plan.estimated_bytes = options.memory_bytes(plan.patch_size, plan.batch_size);
+  if (options.memory_bytes) plan.estimated_bytes = options.memory_bytes(with(plan.patch_size, plan.batch_size));
   if (plan.estimated_bytes > options.max_ram_bytes)
     throw ResourceError("plan: a " + triple(plan.patch_size) + " patch with batch " + std::to_string(plan.batch_size) +
                         " needs about " + std::to_string(plan.estimated_bytes >> 20) + " MiB, the limit is " +
@@ -194,10 +203,6 @@ void check_options(const Dataset& dataset, const PlanOptions& options) {
 }
 
 }  // namespace
-
-int64_t default_memory_estimate(const std::array<int64_t, 3>& patch, int64_t batch) {
-  return 600'000'000 + batch * patch[0] * patch[1] * patch[2] * 6000;
-}
 
 std::vector<std::string> Plan::label_names() const {
   std::vector<std::string> names;
@@ -297,7 +302,10 @@ Plan make_plan(const Dataset& dataset, const PlanOptions& options) {
     }
     plan.normalisation.push_back(normalisation);
   }
-  choose_patch(options, median_on_grid, std::accumulate(grid_voxels.begin(), grid_voxels.end(), 0.0), plan);
+  TrainingSize size;
+  size.channels = plan.channels(), size.classes = plan.classes();
+  size.all_scan_voxels = std::accumulate(grid_voxels.begin(), grid_voxels.end(), 0.0);
+  choose_patch(options, median_on_grid, size, plan);
   plan.validate();
   return plan;
 }

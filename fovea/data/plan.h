@@ -139,11 +139,17 @@ struct Plan {
   void validate() const;
 };
 
-/// Bytes that training takes with patches of this shape (Z, Y, X) and batch.
-using MemoryEstimate = std::function<int64_t(const std::array<int64_t, 3>& patch, int64_t batch)>;
+/// What a training has to hold, on the plan's grid.
+struct TrainingSize {
+  std::array<int64_t, 3> patch{};  // Z, Y, X
+  int64_t batch = 1, channels = 1, classes = 2;
+  double all_scan_voxels = 0;
 
-/// The estimate used when none is given: 600 MB + batch * voxels * 6 kB, about a SwinUNETR of feature size 24 in f32.
-int64_t default_memory_estimate(const std::array<int64_t, 3>& patch, int64_t batch);
+  double step_voxels() const { return double(batch) * double(patch[0]) * double(patch[1]) * double(patch[2]); }
+};
+
+/// Bytes that such a training takes.
+using MemoryEstimate = std::function<int64_t(const TrainingSize&)>;
 
 struct PlanOptions {
   int64_t max_ram_bytes = int64_t{4} << 30;
@@ -152,9 +158,10 @@ struct PlanOptions {
   std::optional<int64_t> batch_size;                 // default: 2, more when a patch holds a whole scan
   int64_t patch_multiple = 32;                       // each edge of the patch is a multiple of it
   int64_t max_batch_size = 16;
+  int64_t max_step_voxels = 0;  // a step of more takes long; 0: 614,000 for 4 GiB, more as max_ram_bytes grows
   std::string network = "swin_unetr";
   nlohmann::ordered_json network_config = nlohmann::ordered_json::object();
-  MemoryEstimate memory_bytes = default_memory_estimate;
+  MemoryEstimate memory_bytes = {};   // none: not asked about
   ParallelFor parallel = serial_for;  // over cases
 };
 
@@ -164,8 +171,8 @@ struct PlanOptions {
 ///   crop      to non-zero voxels when the median box is under 3/4 of the volume and no channel is CT; then z-scores
 ///             are taken over non-zero voxels
 ///   patch     the median shape rounded to the nearest multiple (36 voxels are not worth 64), two multiples along the
-///             axis of most voxels at least; while memory_bytes(patch, batch) is over the budget, the edge that is
-///             longest in mm shrinks by one multiple
+///             axis of most voxels at least; while memory_bytes() or the voxels of a step are over their budget, the
+///             edge that is longest in mm shrinks by one multiple
 ///   batch     2, or 1 if only that fits; when the patch holds 3/4 of the median scan's edges, as many as fit, and at
 ///             most 5 % of all voxels of the dataset
 /// Intensities come from at most 10,000 foreground voxels a case, evenly spread: the result does not depend on threads.

@@ -6,6 +6,7 @@
 #include "fovea/io/config.h"
 #include "fovea/models/registry.h"
 #include "fovea/ops/parallel.h"
+#include "fovea/recipes/training_memory.h"
 
 namespace fovea::recipes {
 
@@ -69,6 +70,9 @@ SegmentConfig resolve_segment_config(const data::Dataset& dataset, const std::fi
   options.spacing_mm = wished<std::array<double, 3>>(given, where, "spacing_mm", "three numbers");
   options.patch_size = wished<std::array<int64_t, 3>>(given, where, "patch_size", "three integers");
   options.batch_size = wished<int64_t>(given, where, "batch_size", "an integer");
+  const auto of_training = [&](const char* key) { return given.contains("train") && given["train"].contains(key) ? given["train"][key] : io::Json(); };
+  options.memory_bytes = training_memory_estimate(options.network, wished<io::Json>(given, where, "network_config", "an object").value_or(io::Json::object()),
+                                                  {of_training("precision") == "bf16", of_training("average_decay") > 0.0});
   const data::Plan plan = data::make_plan(dataset, options);
 
   SegmentConfig defaults;

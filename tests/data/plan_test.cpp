@@ -121,12 +121,11 @@ TEST_F(PhantomPlan, TakesTheMedianSpacingAndAPatchAboutAsLargeAsAScan) {
 TEST_F(PhantomPlan, ShrinksThePatchUntilTheStatedMemorySuffices) {
   PlanOptions options;
   options.spacing_mm = {{1, 0.25, 0.25}};
-  options.memory_bytes = [](const std::array<int64_t, 3>& patch, int64_t batch) {
-    return batch * patch[0] * patch[1] * patch[2] * 1000;
-  };
+  options.memory_bytes = [](const TrainingSize& size) { return int64_t(size.step_voxels()) * 1000; };
   options.max_ram_bytes = 2 * 32 * 64 * 64 * 1000;
+  options.max_step_voxels = int64_t{1} << 30;
   const Plan plan = make_plan(dataset(), options);
-  EXPECT_LE(options.memory_bytes(plan.patch_size, plan.batch_size), options.max_ram_bytes);
+  EXPECT_LE(plan.estimated_bytes, options.max_ram_bytes);
   EXPECT_EQ(plan.patch_size, (std::array<int64_t, 3>{32, 64, 64}));
   PlanOptions roomy = options;
   roomy.max_ram_bytes = int64_t{1} << 40;
