@@ -45,11 +45,13 @@ void check_cost(CheckResult& result, const CheckOptions& options) {
 // Figures of one set of scans; `network` is what learnt from seed options.seed.
 models::MaskedAutoencoder check_rebuilding(CheckResult& result, const CheckOptions& options, const ScanSet& scans) {
   const int seeds = options.full ? 5 : 1;
+  HidingOptions hiding;
+  if (options.full) hiding.steps *= 3;
   models::MaskedAutoencoder first{nullptr};
   double worst_all = -INFINITY, worst_lonely = -INFINITY, worst_atlas = -INFINITY, growth = INFINITY;
   for (int s = 0; s < seeds; ++s) {
     const uint64_t seed = options.seed + uint64_t(s);
-    auto network = learn_to_rebuild(scans, {}, seed);
+    auto network = learn_to_rebuild(scans, hiding, seed);
     double before = 0;
     for (const double ratio : {0.75, 0.9, 0.97}) {
       const auto r = rebuild(network, scans, ratio, seed);
