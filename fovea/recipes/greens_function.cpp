@@ -4,7 +4,9 @@
 #include <cmath>
 #include <memory>
 
+#include "fovea/core/error.h"
 #include "fovea/data/burgers.h"
+#include "fovea/data/darcy.h"
 #include "fovea/models/fourier_operator.h"
 #include "fovea/models/operator_transformer.h"
 #include "fovea/models/seeded_generator.h"
@@ -100,6 +102,31 @@ torch::Tensor effective_kernel(const Solver& solver, const Problem& problem, con
     rows.push_back(torch::autograd::grad({u.select(1, i).sum()}, {f}, {}, /*retain_graph=*/true)[0].mean(0));
   return torch::stack(rows) / problem.system.cell;
 }
+
+// Learns `after` from `before`, [count,N] each, all but the last 100; the score is of those.
+FlowScore learn_flow(Solver& solver, double rate, int64_t steps, const torch::Tensor& before, const torch::Tensor& after, const torch::Tensor& position, at::Generator generator) {
+  constexpr int64_t kFresh = 100, kBatch = 16;
+  const int64_t learnt = before.size(0) - kFresh;
+  const double scale = after.std().item<double>();
+  const auto begin = std::chrono::steady_clock::now();
+  train(*solver.module, rate, steps, [&] {
+    const auto of = torch::randint(learnt, {kBatch}, generator, torch::TensorOptions(torch::kInt64));
+    return relative_l2(scale * solver.solve(before.index_select(0, of), position), after.index_select(0, of));
+  });
+  FlowScore score;
+  score.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  score.parameters = count_parameters(*solver.module);
+  torch::NoGradGuard no_grad;
+  score.relative_l2 = relative_l2(scale * solver.solve(before.slice(0, learnt), position), after.slice(0, learnt)).item<double>();
+  return score;
+}
+
+template <class Net>
+Solver solver_of(Net net) {
+  return {[net](const torch::Tensor& f, const torch::Tensor& x) mutable { return net(f.unsqueeze(2), x).squeeze(2); }, net.ptr()};
+}
+
+constexpr int64_t kPairs = 1024 + 100;
 }  // namespace
 
 std::string name_of(OperatorNetwork network) {
@@ -152,46 +179,57 @@ OperatorScore learn_green(OperatorNetwork network, const OperatorOptions& option
   return score;
 }
 
-std::string name_of(BurgersNetwork network) {
-  return network == BurgersNetwork::kAttention ? "attention without softmax" : network == BurgersNetwork::kPrimitive ? "attention that reads the primitive" : "Fourier neural operator";
+std::string name_of(FlowNetwork network) {
+  return network == FlowNetwork::kAttention ? "attention without softmax" : network == FlowNetwork::kPrimitive ? "attention that reads the primitive" : "Fourier neural operator";
 }
 
-BurgersScore learn_burgers(BurgersNetwork network, uint64_t seed, int64_t steps) {
-  constexpr int64_t kLearnt = 1024, kFresh = 100, kBatch = 16;
+FlowScore learn_burgers(FlowNetwork network, uint64_t seed, int64_t steps) {
   const OneThread one_thread;
   const models::SeededGenerator seeded(seed);
   auto generator = at::detail::createCPUGenerator(seed);
   const data::BurgersOptions options;
-  const auto pairs = data::solve_burgers(kLearnt + kFresh, options, generator);
+  const auto pairs = data::solve_burgers(kPairs, options, generator);
   const auto position = (torch::arange(options.points, torch::kFloat32) / double(options.points)).unsqueeze(1);
-  const double scale = pairs.after.std().item<double>();
   Solver solver;
   double rate = 3e-3;
-  if (network == BurgersNetwork::kPrimitive) {
+  if (network == FlowNetwork::kPrimitive) {
     nn::PrimitiveAttention net(nn::PrimitiveAttentionOptions{});
     solver = {[net](const torch::Tensor& f, const torch::Tensor&) mutable { return net(f); }, net.ptr()};
     rate = 3e-2;
-  } else if (network == BurgersNetwork::kFourierOperator) {
+  } else if (network == FlowNetwork::kFourierOperator) {
     rate = 2e-3;
-    models::FourierOperator net(models::FourierOperatorConfig{});
-    solver = {[net](const torch::Tensor& f, const torch::Tensor& x) mutable { return net(f.unsqueeze(2), x).squeeze(2); }, net.ptr()};
+    solver = solver_of(models::FourierOperator(models::FourierOperatorConfig{}));
   } else {
     models::OperatorTransformerConfig config;
     config.width = 64, config.heads = 2, config.layers = 2, config.hidden = 128, config.periodic = true, config.reads_position = false;
-    models::OperatorTransformer net(config);
-    solver = {[net](const torch::Tensor& f, const torch::Tensor& x) mutable { return net(f.unsqueeze(2), x).squeeze(2); }, net.ptr(), net};
+    solver = solver_of(models::OperatorTransformer(config));
   }
-  const auto begin = std::chrono::steady_clock::now();
-  train(*solver.module, rate, steps, [&] {
-    const auto of = torch::randint(kLearnt, {kBatch}, generator, torch::TensorOptions(torch::kInt64));
-    return relative_l2(scale * solver.solve(pairs.before.index_select(0, of), position), pairs.after.index_select(0, of));
-  });
-  BurgersScore score;
-  score.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  score.parameters = count_parameters(*solver.module);
-  torch::NoGradGuard no_grad;
-  score.relative_l2 = relative_l2(scale * solver.solve(pairs.before.slice(0, kLearnt), position), pairs.after.slice(0, kLearnt)).item<double>();
-  return score;
+  return learn_flow(solver, rate, steps, pairs.before, pairs.after, position, generator);
+}
+
+FlowScore learn_darcy(FlowNetwork network, uint64_t seed, int64_t steps) {
+  if (network == FlowNetwork::kPrimitive) throw ArgumentError("darcy: the primitive of a field in 2-D is not defined; take another network");
+  const OneThread one_thread;
+  const models::SeededGenerator seeded(seed);
+  auto generator = at::detail::createCPUGenerator(seed);
+  const data::DarcyOptions options;
+  const auto media = data::draw_darcy_media(kPairs, options, generator);
+  const auto every_second = [](const torch::Tensor& field) { return field.slice(1, 0, field.size(1), 2).slice(2, 0, field.size(2), 2).flatten(1).to(torch::kFloat32); };
+  const auto pressure = every_second(data::solve_darcy(media, torch::ones_like(media)));
+  const auto material = every_second((media - (options.low + options.high) / 2) / ((options.high - options.low) / 2));  // -1 or 1
+  const auto along = torch::linspace(0, 1, (options.points + 1) / 2);
+  const auto position = torch::stack(torch::meshgrid({along, along}, "ij"), 2).view({-1, 2});
+  Solver solver;
+  if (network == FlowNetwork::kFourierOperator) {
+    models::FourierOperatorConfig config;
+    config.axes = 2, config.modes = 6;
+    solver = solver_of(models::FourierOperator(config));
+  } else {
+    models::OperatorTransformerConfig config;
+    config.axes = 2, config.width = 64, config.layers = 4, config.hidden = 128, config.kind = nn::FieldAttentionKind::kGalerkin;
+    solver = solver_of(models::OperatorTransformer(config));
+  }
+  return learn_flow(solver, network == FlowNetwork::kFourierOperator ? 2e-3 : 3e-3, steps, material, pressure, position, generator);
 }
 
 }  // namespace fovea::recipes

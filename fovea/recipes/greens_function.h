@@ -42,18 +42,24 @@ struct OperatorScore {
 /// result. Errors: as data::discretise().
 OperatorScore learn_green(OperatorNetwork network, const OperatorOptions& options, uint64_t seed);
 
-/// Relative L2 error of Burgers' field at time 1 from that at time 0, on 100 fresh fields (simulated: our own solver).
-struct BurgersScore {
+/// On 100 fresh pairs of fields.
+struct FlowScore {
   double relative_l2 = 0;
   int64_t parameters = 0;
   double seconds = 0;  // of training
 };
-enum class BurgersNetwork {
+enum class FlowNetwork {
   kAttention,        ///< models::OperatorTransformer without softmax: knows nothing of the equation
   kPrimitive,        ///< nn::PrimitiveAttention: the form of Cole and Hopf's solution
   kFourierOperator,  ///< models::FourierOperator
 };
-std::string name_of(BurgersNetwork network);
-BurgersScore learn_burgers(BurgersNetwork network, uint64_t seed, int64_t steps = 2000);
+std::string name_of(FlowNetwork network);
+/// Relative L2 error of Burgers' field at time 1 from that at time 0 (simulated: our own solver).
+FlowScore learn_burgers(FlowNetwork network, uint64_t seed, int64_t steps = 2000);
+
+/// The same of the pressure of Darcy flow from the medium of two materials, f = 1, at 21 x 21 points (simulated: our own
+/// solver at 41 x 41).
+/// Errors   ArgumentError for kPrimitive, which is of Burgers' equation alone
+FlowScore learn_darcy(FlowNetwork network, uint64_t seed, int64_t steps);
 
 }  // namespace fovea::recipes

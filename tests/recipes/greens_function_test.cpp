@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "fovea/data/burgers.h"
+#include "fovea/data/darcy.h"
 #include "fovea/models/fourier_operator.h"
 #include "fovea/models/operator_transformer.h"
 #include "fovea/core/error.h"
@@ -103,7 +104,16 @@ TEST(PrimitiveAttention, HoldsTheSolutionOfColeAndHopf) {
 }
 
 TEST(PrimitiveAttention, LearnsBurgersFieldsInAFewHundredSteps) {
-  EXPECT_LE(learn_burgers(BurgersNetwork::kPrimitive, 3, 400).relative_l2, 0.1);
+  EXPECT_LE(learn_burgers(FlowNetwork::kPrimitive, 3, 400).relative_l2, 0.1);
+}
+
+TEST(LearnDarcy, TellsThePressureFromTheMediumInAFewStepsBetterThanTheMeanPressureDoes) {
+  const auto media = data::draw_darcy_media(100, {}, at::detail::createCPUGenerator(3));
+  const auto pressure = data::solve_darcy(media, torch::ones_like(media)).flatten(1);
+  const double mean_field = ((pressure - pressure.mean(0)).norm(2, 1) / pressure.norm(2, 1)).mean().item<double>();
+  for (const FlowNetwork network : {FlowNetwork::kAttention, FlowNetwork::kFourierOperator})
+    EXPECT_LE(learn_darcy(network, 1, /*steps=*/60).relative_l2, 0.8 * mean_field) << name_of(network);
+  EXPECT_THROW(learn_darcy(FlowNetwork::kPrimitive, 1, 1), ArgumentError);
 }
 
 TEST(FourierOperator, GivesTheSameOnAFinerGrid) {
@@ -114,6 +124,25 @@ TEST(FourierOperator, GivesTheSameOnAFinerGrid) {
   // The position is a ramp whose waves above the modes are cut off; the field itself has one wave.
   EXPECT_LE((net(field(64), at(64)) - net(field(256), at(256)).slice(1, 0, 256, 4)).abs().max().item<double>(), 0.02);
   EXPECT_THROW(net(field(9), at(9)), ArgumentError);
+}
+
+TEST(FourierOperator, OnASquareMixesWavesAlongBothAxesOnAnyGrid) {
+  torch::manual_seed(1);
+  models::FourierOperator net(models::FourierOperatorConfig{.axes = 2, .width = 8, .modes = 4, .layers = 1});
+  const auto at = [](int64_t n) {
+    const auto x = torch::arange(n, torch::kFloat32) / double(n);
+    return torch::stack(torch::meshgrid({x, x}, "ij"), 2).view({n * n, 2});
+  };
+  const auto told = [&](int64_t n) {
+    const auto x = at(n);
+    const auto field = (2 * M_PI * (x.select(1, 0) - 2 * x.select(1, 1))).cos().view({1, n * n, 1});  // falls along one axis
+    return net(field, x).view({n, n});
+  };
+  const auto coarse = told(32);
+  EXPECT_LE((coarse - told(64).slice(0, 0, 64, 2).slice(1, 0, 64, 2)).abs().max().item<double>(), 0.05);
+  EXPECT_GE(coarse.std(0).max().item<double>(), 0.01);
+  EXPECT_THROW(told(7), ArgumentError);
+  EXPECT_THROW(net(torch::zeros({1, 65, 1}), torch::zeros({65, 2})), ArgumentError);
 }
 
 TEST(OperatorTransformer, ShiftsItsAnswerWithAPeriodicField) {
