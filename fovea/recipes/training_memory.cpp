@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "fovea/infer/network_json.h"
+#include "fovea/models/registry.h"
 
 namespace fovea::recipes {
 
@@ -39,24 +40,17 @@ double step_bytes(const models::MaskedAutoencoderConfig& c, const data::Training
   return size.step_voxels() * 8 * double(size.channels) + token_bytes(tokens, double(c.hidden_size), double(c.num_layers)) +
          token_bytes(tokens, double(c.decoder_hidden_size), double(c.decoder_num_layers));
 }
-}  // namespace
 
-int64_t TrainingMemory::peak() const { return program + cases + weights + std::max(step, checkpoint); }
-
-TrainingMemory training_memory(const models::NetworkConfig& network, int64_t parameters, const data::TrainingSize& size,
-                               const TrainingMemoryOptions& options) {
-  const double of_weights = 4 * double(parameters), channels = double(size.channels),
-               states = options.averaged ? 4 : 3;
+int64_t peak_bytes(const models::NetworkConfig& network, int64_t parameters, const data::TrainingSize& size,
+                   const TrainingMemoryOptions& options) {
+  const double weights = 4 * double(parameters), channels = double(size.channels), states = options.averaged ? 4 : 3;
+  const double cases = std::min(kMostCaseBytes, size.all_scan_voxels * (4 * channels + 1)) +
+                       kBatchesAhead * size.step_voxels() * (4 * channels + 8);
   const double step = std::visit([&](const auto& config) { return step_bytes(config, size); }, network);
-  TrainingMemory m;
-  m.program = int64_t(kProgramBytes);
-  m.cases = int64_t(std::min(kMostCaseBytes, size.all_scan_voxels * (4 * channels + 1)) +
-                    kBatchesAhead * size.step_voxels() * (4 * channels + 8));
-  m.weights = int64_t(states * of_weights);
-  m.step = int64_t(step * (options.bf16 ? 1.3 : 1));
-  m.checkpoint = int64_t((1 + states) * of_weights);
-  return m;
+  const double checkpoint = (1 + states) * weights;  // gradients, and the copy that is written, when no step is in work
+  return int64_t(kProgramBytes + cases + states * weights + std::max(step * (options.bf16 ? 1.3 : 1), checkpoint));
 }
+}  // namespace
 
 data::MemoryEstimate training_memory_estimate(const std::string& network, const nlohmann::ordered_json& config,
                                               const TrainingMemoryOptions& options) {
@@ -67,7 +61,7 @@ data::MemoryEstimate training_memory_estimate(const std::string& network, const 
     models::set_channels(whole, size.channels, std::max<int64_t>(size.classes, 1));  // scans without labels have none
     models::set_image_size(whole, {size.patch.begin(), size.patch.end()});
     if (*parameters == 0) *parameters = models::make_network(whole)->parameter_count();
-    return training_memory(whole, *parameters, size, options).peak();
+    return peak_bytes(whole, *parameters, size, options);
   };
 }
 

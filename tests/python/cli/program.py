@@ -54,6 +54,21 @@ def start(words):
     return subprocess.Popen(arguments(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def peak_of(words, field):
+    """The largest `field` of /proc/PID/status (VmHWM: resident, VmPeak: address space) while the program runs, in bytes."""
+    process = subprocess.Popen(arguments(words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        try:
+            with open(f"/proc/{process.pid}/status") as status:
+                peak = max([peak, *(int(line.split()[1]) * 1024 for line in status if line.startswith(field))])
+        except ProcessLookupError:
+            break
+        time.sleep(0.001)  # a program that ends at once is seen, too
+    assert process.wait() == 0, f"fovea {' '.join(map(str, words))}: exit {process.returncode}"
+    return peak
+
+
 def steps_in(log):
     return max(0, len(log.read_text().splitlines()) - 1) if log.exists() else 0
 

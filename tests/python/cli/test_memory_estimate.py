@@ -4,13 +4,11 @@ FOVEA_FULL=1: 20 networks, patches and sets of scans instead of 3.
 """
 import json
 import os
-import subprocess
-import time
 
 import nibabel as nib
 import numpy as np
 import pytest
-from program import arguments
+from program import peak_of
 
 SMALL, LARGE, MANY = ((100, 100, 100), 1, 2), ((256, 256, 200), 1, 2), ((200, 200, 160), 2, 12)
 SHORT = [("swin_unetr_12", [96, 96, 96], 1, SMALL, []), ("swin_unetr_24", [64, 96, 96], 1, SMALL, ["train.average_decay=0.9"]), ("unetr", [64, 64, 64], 1, SMALL, [])]
@@ -38,20 +36,6 @@ def write_scans(folder, shape, channels, classes):
                                                      "labels": {"background": 0} | {f"part{k}": k for k in range(1, classes)}}))
 
 
-def peak_of(words):
-    process = subprocess.Popen(arguments(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    peak = 0
-    while process.poll() is None:
-        try:
-            with open(f"/proc/{process.pid}/status") as status:
-                peak = max([peak, *(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))])
-        except ProcessLookupError:
-            break
-        time.sleep(0.01)
-    assert process.returncode == 0, process.communicate()
-    return peak
-
-
 @pytest.mark.parametrize("network, patch, batch, scans, more", FULL if os.environ.get("FOVEA_FULL") == "1" else SHORT, ids=str)
 def test_the_plan_expects_the_memory_that_training_takes(workshop, tmp_path, network, patch, batch, scans, more):
     shape, channels, classes = scans
@@ -61,7 +45,7 @@ def test_the_plan_expects_the_memory_that_training_takes(workshop, tmp_path, net
     words = ["train", "-d", data, "--steps", 2, "--max-ram", "20G", "-o", tmp_path / "run"]
     for assignment in [f"plan.network={network}", f"plan.patch_size={patch}", f"plan.batch_size={batch}", "plan.spacing_mm=[1,1,1]", *more]:
         words += ["--set", assignment]
-    peak = peak_of(words)
+    peak = peak_of(words, "VmHWM")
     expected = json.loads((tmp_path / "run/config.json").read_text())["plan"]["estimated_bytes"]
     print(f"{network} {patch} batch {batch}, scans {shape} of {channels} channels and {classes} classes {more}: expected {expected >> 20} MiB, took {peak >> 20} MiB: {expected / peak:.2f}")
     assert 0.9 <= expected / peak <= 1.1

@@ -8,24 +8,10 @@ import subprocess
 
 import pytest
 from phantom import write_dataset
-from program import TINY, arguments, files_in, fovea
+from program import TINY, arguments, files_in, fovea, peak_of
 
 LEVELS = 20 if os.environ.get("FOVEA_FULL") == "1" else 4
 endings = []
-
-
-def peak_of(words):
-    """Address space that a run takes, in bytes."""
-    process = subprocess.Popen(arguments(words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0
-    while process.poll() is None:
-        try:
-            with open(f"/proc/{process.pid}/status") as status:
-                peak = max([peak, *(int(line.split()[1]) * 1024 for line in status if line.startswith("VmPeak"))])
-        except ProcessLookupError:
-            break
-    assert process.returncode == 0
-    return peak
 
 
 def limited(words, limit):
@@ -48,13 +34,13 @@ def check(done, limit):
 
 @pytest.fixture(scope="module")
 def smallest():
-    return peak_of(["--version"])
+    return peak_of(["--version"], "VmPeak")
 
 
 def test_prediction_ends_well_or_with_exit_code_3(model, dataset, tmp_path, smallest):
     scan = dataset / "imagesTs/scan5_0000.nii.gz"
     words = ["predict", "-m", model, "-i", scan, "--threads", 1, "-o"]
-    most = peak_of([*words, tmp_path / "whole.nii.gz"])
+    most = peak_of([*words, tmp_path / "whole.nii.gz"], "VmPeak")
     for i, limit in enumerate(levels(smallest, most)):
         folder = tmp_path / str(i)
         folder.mkdir()
@@ -67,7 +53,7 @@ def test_prediction_ends_well_or_with_exit_code_3(model, dataset, tmp_path, smal
 def test_training_ends_well_or_with_exit_code_3_and_goes_on_when_there_is_memory(workshop, tmp_path, smallest):
     data = write_dataset(workshop / "Dataset008_Limited", cases=2, tests=0)
     words = ["train", "-d", data, *TINY, "--fold", 0, "--steps", 2, "--threads", 1, "-o"]
-    most = peak_of([*words, tmp_path / "whole"])
+    most = peak_of([*words, tmp_path / "whole"], "VmPeak")
     furthest = None
     for i, limit in enumerate(levels(smallest, most)):
         run = tmp_path / str(i)
