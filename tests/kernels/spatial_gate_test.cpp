@@ -63,6 +63,23 @@ TEST(ChannelPool, TakesLargestAndMeanAndSharesTheGradientAmongTies) {
   EXPECT_EQ(p.grad_x, (std::vector<double>{2, 5, 5, 2, 0, 0, 0, 1}));
 }
 
+TEST(ChannelPool, NanIsTheLargestAndTheMeanButInfinitiesOfBothSignsHaveALargest) {
+  for (const Isa isa : testable_isas())
+    for (const int64_t C : {3, 16, 19, 37})
+      for (int64_t channel = 0; channel + 1 < C; ++channel) {
+        GateProblem<float> p({1, 1, 1, 7, C, 1, 1, 1});
+        p.x[size_t(2 * C + channel)] = NAN;
+        p.x[size_t(6 * C + channel)] = INFINITY, p.x[size_t(6 * C + channel) + 1] = -INFINITY;
+        auto expected = GateProblem<double>::from(p);
+        reference::channel_pool_forward(expected.pool());
+        cpu::channel_pool_forward(p.pool(), serial_for, isa);
+        ASSERT_TRUE(std::isnan(p.pooled[2]) && std::isnan(p.pooled[7 + 2])) << C << ", channel " << channel << " on " << name_of(isa);
+        ASSERT_EQ(p.pooled[6], INFINITY);
+        ASSERT_TRUE(std::isnan(p.pooled[7 + 6]));
+        for (const size_t v : {0, 1, 3, 4, 5}) ASSERT_EQ(p.pooled[v], float(expected.pooled[v]));
+      }
+}
+
 TEST(ChannelPool, GradientMatchesFiniteDifferences) {
   GateProblem<double> p({2, 1, 2, 3, 5, 1, 1, 1});
   reference::channel_pool_forward(p.pool());
