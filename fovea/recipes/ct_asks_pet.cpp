@@ -13,8 +13,8 @@
 namespace fovea::recipes {
 
 namespace {
-constexpr nn::Triple kCt{2, 12, 60}, kPet{1, 6, 30}, kPetCell{2, 2, 2};
-constexpr double kVoxelMm = 2, kPetVoxelMm = 4, kBlurMm = 6, kRadiusMm = 30;
+constexpr nn::Triple kCt{2, 12, 60}, kPet{1, 4, 20}, kPetCell{2, 3, 3};
+constexpr double kVoxelMm = 2, kPetVoxelMm = 6, kBlurMm = 6, kRadiusMm = 30;
 constexpr double kViableUptake = 5, kNecroticUptake = 0.5, kLeastUptake = 0.5, kMostUptake = 1.5, kCounts = 20, kCtNoise = 0.3, kMissing = 1.0 / 7;
 constexpr int64_t kWidth = 8, kPlainWidth = 7, kTumours = 2, kBatch = 4;
 constexpr double kApart = 32;  // CT voxels between the tumours
@@ -298,7 +298,7 @@ CtPetResult learn_ct_pet(const std::vector<CtPetNetwork>& networks, uint64_t see
                          double sharpen, const CtPetStudy* study) {
   constexpr double kRate = 1e-2;
   constexpr double kSharpenFrom = 0.5, kSharpenOver = 0.2;  // of the steps
-  constexpr int64_t kWarmUp = 20, kFresh = 64;
+  constexpr int64_t kWarmUp = 20, kFresh = 256;
   const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
   std::vector<std::shared_ptr<Segmenter>> segmenters;

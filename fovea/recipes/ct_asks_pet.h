@@ -11,16 +11,16 @@
 // Each sharp CT voxel asks a coarse, blurred, possibly misplaced PET whether its tumour lives. Row A5.
 namespace fovea::recipes {
 
-constexpr int64_t kLargestPetShift = 3;  // voxels of the PET, 4 mm each, along x
+constexpr int64_t kLargestPetShift = 3;  // voxels of the PET, 6 mm each, along x
 
 /// Made-up pairs. CT: 2 x 12 x 60 voxels of 2 mm with two tumours, sharp but noisy, viable and necrotic ones of the same
-/// density. PET: 1 x 6 x 30 voxels of 4 mm; uptake 5 in viable tumour, 0.5 in necrosis, elsewhere one of 0.5 to 1.5 that
+/// density. PET: 1 x 4 x 20 voxels of 4 x 6 x 6 mm; uptake 5 in viable tumour, 0.5 in necrosis, elsewhere one of 0.5 to 1.5 that
 /// is the patient's, blurred by 6 mm FWHM, with Poisson noise of 20 counts a unit. The PET lies up to 3 of its voxels
 /// beside where its affine says, as breathing makes it: far less than the tumours lie from each other and, so that
 /// nothing moves out of sight, from the border.
 struct CtPetPairs {
   torch::Tensor ct;      // [B,1,2,12,60] f32
-  torch::Tensor pet;     // [B,1,1,6,30] f32
+  torch::Tensor pet;     // [B,1,1,4,20] f32
   torch::Tensor tumour;  // [B,2,12,60] f32: 1 in viable and necrotic tumour, as the CT shows it
   torch::Tensor viable;  // the part that is to be found; never empty
   torch::Tensor shift;   // [B] f32, PET voxels along x
@@ -36,7 +36,7 @@ enum class CtPetNetwork {
 };
 std::string name_of(CtPetNetwork network);
 
-/// On 64 fresh pairs; means over the pairs.
+/// On 256 fresh pairs; means over the pairs.
 struct CtPetScore {
   std::vector<double> dices, hd95s_mm;  // of each pair
   double dice = 0, hd95_mm = 0;  // of the viable tumour; nothing found counts as the grid's diagonal
@@ -50,7 +50,7 @@ struct PetAttention {
   std::array<double, 2 * kLargestPetShift + 1> moved{};  // centroid along x by PET voxels of shift, from shift -3 on
   double slope = 0;                                      // of `moved` against the shift
   double gate = 0, gate_without_pet = 0;                 // nn::CrossAttended::gate of those voxels
-  // One pair at `example_shift`: CT slice [12,60], PET slice [6,30], and one tumour voxel's attention on it.
+  // One pair at `example_shift`: CT slice [12,60], PET slice [4,20], and one tumour voxel's attention on it.
   torch::Tensor ct, pet, attention;
   std::array<int64_t, 2> voxel{};  // y, x of that voxel
 };

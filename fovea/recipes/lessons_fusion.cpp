@@ -91,7 +91,7 @@ LessonResult shifted_pet(const LessonArguments& a) {
       uint8_t* pixel = ct.image.at(looked.voxel[0] * kZoom + y, looked.voxel[1] * kZoom + x);
       if (border) pixel[0] = 230, pixel[1] = 60, pixel[2] = 40;
     }
-  auto pet = slice_of("simulated PET, moved by " + std::to_string(shift), looked.pet, 16);
+  auto pet = slice_of("simulated PET, moved by " + std::to_string(shift), looked.pet, 24);
   report::HeatMap attention{"the voxel's attention on the PET"};
   attention.rows = static_cast<int>(looked.attention.size(0)), attention.columns = static_cast<int>(looked.attention.size(1));
   attention.width = 360, attention.height = 180, attention.x_label = "x", attention.y_label = "y";
