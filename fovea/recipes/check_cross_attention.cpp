@@ -77,7 +77,7 @@ CheckResult check_cross_attention(const CheckOptions& options) {
     line += printed(" slope %.3f; without PET Dice %.3f", looked.slope, asks.dice_without_pet);
     result.notes.push_back(line);
     gains.pop_back();
-    result.notes.push_back(gains + " (95 % of resamples of the same 256 pairs)");
+    result.notes.push_back(gains + " (95 % of resamples of the same 1024 pairs)");
     ct_auc = std::max(ct_auc, std::abs(found.scores[2].auc - 0.5));
     fall_back = std::max(fall_back, std::abs(asks.dice_without_pet - found.scores[2].dice));
     least_slope = std::min(least_slope, looked.slope), most_slope = std::max(most_slope, looked.slope);

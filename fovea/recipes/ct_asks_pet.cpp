@@ -298,7 +298,7 @@ CtPetResult learn_ct_pet(const std::vector<CtPetNetwork>& networks, uint64_t see
                          double sharpen, const CtPetStudy* study) {
   constexpr double kRate = 1e-2;
   constexpr double kSharpenFrom = 0.5, kSharpenOver = 0.2;  // of the steps
-  constexpr int64_t kWarmUp = 20, kFresh = 256;
+  constexpr int64_t kWarmUp = 20, kFresh = 1024;
   const OneThread one_thread;
   auto generator = at::detail::createCPUGenerator(seed);
   std::vector<std::shared_ptr<Segmenter>> segmenters;

@@ -36,7 +36,7 @@ enum class CtPetNetwork {
 };
 std::string name_of(CtPetNetwork network);
 
-/// On 256 fresh pairs; means over the pairs.
+/// On 1024 fresh pairs; means over the pairs.
 struct CtPetScore {
   std::vector<double> dices, hd95s_mm;  // of each pair
   double dice = 0, hd95_mm = 0;  // of the viable tumour; nothing found counts as the grid's diagonal
