@@ -14,6 +14,7 @@
 #include "fovea/models/mcat.h"
 #include "fovea/nn/co_attention.h"
 #include "fovea/nn/feature_tokens.h"
+#include "fovea/nn/field_attention.h"
 #include "fovea/nn/gated_cross_attention.h"
 #include "fovea/nn/gated_fusion.h"
 #include "fovea/nn/msa_attention.h"
@@ -103,6 +104,12 @@ Layer make_layer(const io::Json& config) {
   if (name == "msa_block") {
     nn::MsaBlock layer(nn::MsaBlockOptions(config.at("dim"), config.at("heads")).hidden(config.at("hidden")));
     return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["mask"])}}; }};
+  }
+  if (name == "field_attention") {
+    const std::map<std::string, nn::FieldAttentionKind> kinds = {
+        {"softmax", nn::FieldAttentionKind::kSoftmax}, {"fourier", nn::FieldAttentionKind::kFourier}, {"galerkin", nn::FieldAttentionKind::kGalerkin}};
+    nn::FieldAttention layer(nn::FieldAttentionOptions(config.at("dim"), config.at("heads")).axes(config.at("axes")).kind(kinds.at(config.at("kind"))));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["coordinates"])}}; }};
   }
   if (name == "mcat") {
     models::Mcat model(models::McatConfig{.omic_sizes = config.at("omic_sizes").get<std::vector<int64_t>>(),
