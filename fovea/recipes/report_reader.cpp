@@ -458,7 +458,7 @@ ReportReading learn_to_read_reports(const ReadingOptions& options, uint64_t seed
     optimizers.emplace_back(readers.back()->parameters(),
                             torch::optim::AdamWOptions(kRate).betas({0.9, 0.95}).weight_decay(0.01));
   }
-  const int64_t weighing_steps = options.steps * 9 / 20;
+  const int64_t weighing_steps = options.steps * 3 / 20;
   for (int64_t step = 0; step < options.steps + weighing_steps; ++step) {
     // First clean scans, and where the lobes are: a sentence's region and what to look for there are of no use without
     // each other, and neither is found alone. Then noise, and attention is left to itself. At last the gated fusion
