@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <limits>
 #include <set>
+#include <span>
 
 #include "fovea/core/error.h"
 #include "fovea/io/input_file.h"
@@ -15,6 +16,7 @@ namespace fovea::io {
 namespace {
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // of a file; a cell that begins with these bytes is quoted
 constexpr size_t kMaxColumns = 10'000;
+constexpr uint64_t kMaxHeadBytes = uint64_t{1} << 20;  // that names of columns are looked for in
 
 // Reads rows one after the other and counts lines.
 class CsvReader {
@@ -121,10 +123,16 @@ std::vector<std::string> csv_columns(const std::filesystem::path& path) {
   std::error_code ignored;
   if (path.extension() != ".csv" || !std::filesystem::is_regular_file(path, ignored)) return {};
   try {
-    return read_csv(path).columns();
-  } catch (const IoError&) {
-    return {};
+    const InputFile file(path);
+    std::string head(std::min(file.size(), kMaxHeadBytes), '\0');
+    file.read_at(0, std::as_writable_bytes(std::span(head)));
+    CsvReader reader(head, path);
+    std::vector<std::string> row;
+    while (reader.next(row))
+      if (row.size() > 1 || !row[0].empty()) return row;
+  } catch (const IoError&) {  // told by whoever reads the table
   }
+  return {};
 }
 
 size_t CsvTable::column(std::string_view name) const {

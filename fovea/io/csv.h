@@ -42,7 +42,8 @@ CsvTable parse_csv(std::string_view text, const std::filesystem::path& path);
 /// The same from a file of at most 1 GiB. Errors: IoError.
 CsvTable read_csv(const std::filesystem::path& path);
 
-/// The column names of a .csv file, to tell what kind of table it is; none when it is no such file or cannot be read.
+/// The column names of a .csv file, to tell what kind of table it is; none when it is no such file or its names cannot be
+/// read. Reads at most 1 MiB, whatever follows the names.
 std::vector<std::string> csv_columns(const std::filesystem::path& path);
 
 }  // namespace fovea::io

@@ -56,6 +56,20 @@ TEST(Csv, NamesCellAndColumnThatAreWrong) {
   EXPECT_THAT(testing::message_of<IoError>([&] { t.column("c"); }), HasSubstr("no column 'c'; there are a, b"));
 }
 
+TEST(Csv, ColumnsAreToldFromTheFirstLineWhateverFollows) {
+  const testing::TestFolder folder;
+  const auto columns = [&](const std::string& text) {
+    testing::spill(folder / "t.csv", text);
+    return csv_columns(folder / "t.csv");
+  };
+  EXPECT_THAT(columns("\n\"a,\n1\",b\n1,2\n3\n"), ElementsAre("a,\n1", "b"));
+  EXPECT_THAT(columns("a,b"), ElementsAre("a", "b"));
+  EXPECT_THAT(columns(""), ::testing::IsEmpty());
+  EXPECT_THAT(columns("a,\"b\n"), ::testing::IsEmpty());
+  EXPECT_THAT(csv_columns(folder / "none.csv"), ::testing::IsEmpty());
+  EXPECT_THAT(csv_columns(folder.path()), ::testing::IsEmpty());
+}
+
 TEST(DataFolder, IsTheOneNamedAndFindsWhatIsThere) {
   const testing::TestFolder folder;
   testing::spill(folder / "air.csv", "x\n");

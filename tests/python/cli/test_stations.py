@@ -2,6 +2,7 @@
 import csv
 import json
 import math
+import pathlib
 import random
 import signal
 import time
@@ -125,6 +126,13 @@ def test_a_table_that_cannot_be_learnt_is_one_line(measured, tmp_path, spoil, sa
     path = write(tmp_path / "spoilt.csv", rows)
     refused("train", "-d", path, "-o", tmp_path / "run", "--set", "columns.x_km=x_km", "--set", "columns.y_km=y_km", *SHORT, says=says)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_line_that_is_no_row_is_named(table, tmp_path):
+    broken = tmp_path / "broken.csv"
+    broken.write_text(pathlib.Path(table).read_text() + "2020-01-30,s1\n")
+    lines = len(broken.read_text().splitlines())
+    refused("train", "-d", broken, "-o", tmp_path / "run", says=["broken.csv", f"line {lines}", "found 2 cells"])
 
 
 def test_wrong_columns_times_and_flags_are_one_line(run, table, measured, tmp_path):
