@@ -3,27 +3,25 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
+
+#include "fovea/train/survival_metrics.h"
 
 namespace fovea::recipes {
 
 namespace {
-LeftOutStations::Ratio bootstrap(const std::vector<std::array<double, 3>>& sums, uint64_t seed,
-                                 const std::function<double(double, double, double)>& of) {
-  const auto once = [&](const auto& place) {
+// of(sums over times of three numbers a time), with its interval over resamples of the times.
+LeftOutStations::Ratio over_times(const std::vector<std::array<double, 3>>& sums, uint64_t seed,
+                                  const std::function<double(double, double, double)>& of) {
+  const auto over = [&](const std::vector<size_t>& times) {
     double a = 0, b = 0, n = 0;
-    for (size_t i = 0; i < sums.size(); ++i) {
-      const auto& of_time = sums[place(i)];
-      a += of_time[0], b += of_time[1], n += of_time[2];
-    }
+    for (const size_t i : times) a += sums[i][0], b += sums[i][1], n += sums[i][2];
     return of(a, b, n);
   };
-  std::vector<double> draws;
-  for (uint32_t r = 0; r < 1000; ++r) {
-    Rng rng(seed, 3, r);
-    draws.push_back(once([&](size_t) { return size_t(rng.below(sums.size())); }));
-  }
-  std::sort(draws.begin(), draws.end());
-  return {once([](size_t i) { return i; }), draws[25], draws[974]};
+  std::vector<size_t> all(sums.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  const auto interval = train::bootstrap_interval(sums.size(), over, 1000, 0.95, seed);
+  return {over(all), interval.low, interval.high};
 }
 
 torch::Tensor normal_nll(const torch::Tensor& truth, const Kriged& k) {
@@ -112,9 +110,9 @@ LeftOutStations score_left_out(const StationProblem& p, std::vector<models::Stat
   r.log_kriging_nll = total(log_likelihoods, 1) / n;
   r.covered = 100 * covered / n;
   const auto ratio = [](double a, double b, double) { return std::sqrt(a / b); };
-  r.over_kriging = bootstrap(with_kriging, options.seed, ratio),
-  r.over_kernel = bootstrap(with_kernel, options.seed, ratio);
-  r.nll_gain = bootstrap(r.kriging_nll < r.log_kriging_nll ? likelihoods : log_likelihoods, options.seed,
+  r.over_kriging = over_times(with_kriging, options.seed, ratio),
+  r.over_kernel = over_times(with_kernel, options.seed, ratio);
+  r.nll_gain = over_times(r.kriging_nll < r.log_kriging_nll ? likelihoods : log_likelihoods, options.seed,
                          [](double a, double b, double count) { return (b - a) / count; });
   return r;
 }
