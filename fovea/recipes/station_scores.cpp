@@ -113,7 +113,7 @@ LeftOutStations score_left_out(const StationProblem& p, std::vector<models::Stat
   r.over_kriging = over_times(with_kriging, options.seed, ratio),
   r.over_kernel = over_times(with_kernel, options.seed, ratio);
   r.nll_gain = over_times(r.kriging_nll < r.log_kriging_nll ? likelihoods : log_likelihoods, options.seed,
-                         [](double a, double b, double count) { return (b - a) / count; });
+                          [](double a, double b, double count) { return (b - a) / count; });
   return r;
 }
 

@@ -106,10 +106,15 @@ Layer make_layer(const io::Json& config) {
     return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["mask"])}}; }};
   }
   if (name == "field_attention") {
-    const std::map<std::string, nn::FieldAttentionKind> kinds = {
-        {"softmax", nn::FieldAttentionKind::kSoftmax}, {"fourier", nn::FieldAttentionKind::kFourier}, {"galerkin", nn::FieldAttentionKind::kGalerkin}};
-    nn::FieldAttention layer(nn::FieldAttentionOptions(config.at("dim"), config.at("heads")).axes(config.at("axes")).kind(kinds.at(config.at("kind"))));
-    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors { return {{"out", layer(in["x"], in["coordinates"])}}; }};
+    const std::map<std::string, nn::FieldAttentionKind> kinds = {{"softmax", nn::FieldAttentionKind::kSoftmax},
+                                                                 {"fourier", nn::FieldAttentionKind::kFourier},
+                                                                 {"galerkin", nn::FieldAttentionKind::kGalerkin}};
+    nn::FieldAttention layer(nn::FieldAttentionOptions(config.at("dim"), config.at("heads"))
+                                 .axes(config.at("axes"))
+                                 .kind(kinds.at(config.at("kind"))));
+    return {layer.ptr(), [layer](Tensors& in) mutable -> Tensors {
+              return {{"out", layer(in["x"], in["coordinates"])}};
+            }};
   }
   if (name == "mcat") {
     models::Mcat model(models::McatConfig{.omic_sizes = config.at("omic_sizes").get<std::vector<int64_t>>(),
