@@ -11,9 +11,11 @@ PrimitiveAttentionImpl::PrimitiveAttentionImpl(const PrimitiveAttentionOptions& 
   if (options.waves() < 1)
     throw ArgumentError(c10::str("primitive_attention: ", options.waves(), " waves, expected at least 1"));
   score = register_parameter("score", torch::zeros({options.waves(), 2}));
-  value = register_parameter("value", 0.01 * torch::randn({options.waves(), 2}));
-  drift = register_parameter("drift", torch::zeros({1})),
-  primitive = register_parameter("primitive", torch::zeros({1}));
+  value = register_parameter("value", torch::zeros({options.waves(), 2}));
+  drift = register_parameter("drift", torch::zeros({1}));
+  // To first order in the field only the product of primitive and values counts: begun at 0, training ends as often with
+  // both signs turned, where that order alone can be right.
+  primitive = register_parameter("primitive", torch::full({1}, -0.1));
   mean = register_parameter("mean", torch::ones({1}));
 }
 

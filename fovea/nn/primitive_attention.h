@@ -17,6 +17,7 @@ struct PrimitiveAttentionOptions {
 ///          -2 nu theta' / theta, theta the periodic heat kernel of nu t
 /// Shapes   f [B,N] at evenly spaced points x_i = i / N of one period -> [B,N]
 /// Names    score [F,2] (a, b), value [F,2] (c, d), drift, primitive (in tens), mean
+/// Start    primitive -1, as attention falls where the potential is high; scores and values 0: the field's mean
 /// Cost     op attention: O(B N^2 F), no map is stored
 /// Errors   ArgumentError: a field of another shape, fewer points than 2 F
 /// Source   Cole 1951; Hopf 1950
