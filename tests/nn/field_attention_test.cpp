@@ -79,5 +79,14 @@ TEST(PositionAttention, IsSymmetricOnlyWhereAsked) {
   EXPECT_GE(largest(open->kernel(x, x) - open->kernel(x, x).t()), 1e-2);
 }
 
+TEST(PositionAttention, OnPeriodicFieldsNoWholeTurnIsFelt) {
+  torch::manual_seed(7);
+  const auto x = line(9);
+  PositionAttention periodic(PositionAttentionOptions(1, 2, 8).periodic(true)), open(PositionAttentionOptions(1, 2, 8));
+  EXPECT_LE(largest(periodic->kernel(x + 1, x) - periodic->kernel(x, x)), 1e-5);
+  EXPECT_GE(largest(open->kernel(x + 1, x) - open->kernel(x, x)), 1e-3);
+  EXPECT_THROW(PositionAttention(PositionAttentionOptions(1, 2, 8).periodic(true).waves(0)), ArgumentError);
+}
+
 }  // namespace
 }  // namespace fovea::nn

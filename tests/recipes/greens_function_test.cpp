@@ -78,6 +78,13 @@ TEST(GreensFunction, IsTheSameForTheSameSeed) {
 }
 
 // Weights from the equation, none learned: the heat kernel of a circle and its slope, as waves of places.
+// Between two resonances, where a perceptron of the bare position stayed at 0.77.
+TEST(PositionAttention, FindsAKernelThatOscillates) {
+  OperatorOptions options;
+  options.pde.equation = data::LinearEquation::kHelmholtz, options.pde.wave_number = 20, options.pde.points = 64, options.steps = 1000;
+  EXPECT_GE(learn_green(OperatorNetwork::kPosition, options, 0).filtered, 0.99);
+}
+
 TEST(PrimitiveAttention, HoldsTheSolutionOfColeAndHopf) {
   const data::BurgersOptions burgers;
   const double nu = burgers.viscosity, t = burgers.until;
