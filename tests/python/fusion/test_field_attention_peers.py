@@ -1,34 +1,19 @@
 """Attention over the points of a field against the code of the Galerkin transformer and of OFormer, under their weights; float64."""
-import importlib.util
 import os
 import pathlib
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="no torch: run scripts/setup")
+from peer import file_of, loaded  # noqa: E402
 from test_co_attention import compare, normal  # noqa: E402
-
-
-def loaded(path):
-    """A file of Python, without the package around it: those also import plots and notebooks."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def galerkin_layers():
-    package = importlib.util.find_spec("galerkin_transformer")
-    if package is None:
-        pytest.skip("no galerkin-transformer: run scripts/setup")
-    return loaded(pathlib.Path(package.origin).parent / "layers.py")
 
 
 @pytest.mark.parametrize("kind", ["softmax", "fourier", "galerkin"])
 def test_attention_equals_the_galerkin_transformer(fovea_layer, kind):
     torch.manual_seed(1)
     dim, heads, points = 12, 3, 17
-    peer = galerkin_layers().SimpleAttention(heads, dim, pos_dim=-1, attention_type=kind, norm=kind != "softmax").double()
+    peer = file_of("galerkin_transformer", "layers.py").SimpleAttention(heads, dim, pos_dim=-1, attention_type=kind, norm=kind != "softmax").double()
     peer.dropout = None  # otherwise half of the weights are dropped, whatever its probability and in evaluation too
     # Its Fourier kind also divides by the root of the channels, which the paper's formula and ours leave to the norms.
     size = (dim // heads) ** -0.5 if kind == "fourier" else 1

@@ -2,6 +2,8 @@
 import pytest
 
 torch = pytest.importorskip("torch", reason="no torch: run scripts/setup")
+from peer import file_of  # noqa: E402
+
 F = torch.nn.functional
 
 
@@ -65,6 +67,28 @@ def test_gated_cross_attention_is_flamingos_block(fovea_layer, alpha):
         assert torch.equal(y, x)
     compare(fovea_layer, {"layer": "gated_cross_attention", "dim": dim, "heads": heads, "media_dim": media_dim, "hidden": hidden}, weights,
             {**inputs, "mask": mask}, {"out": y})
+
+
+def test_gated_cross_attention_equals_open_flamingo(fovea_layer):
+    dim, media_dim, heads, times = 12, 10, 3, 2
+    torch.manual_seed(4)
+    peer = file_of("open_flamingo", "src/helpers.py").GatedCrossAttentionBlock(dim=dim, dim_visual=media_dim, dim_head=dim // heads, heads=heads, ff_mult=times).double()
+    with torch.no_grad():
+        for p in peer.parameters():
+            p.copy_(draw(*p.shape, seed=p.numel()) / (p.shape[-1] ** 0.5 if p.dim() > 1 else 1))
+    kv = [part.detach().clone().requires_grad_() for part in peer.attn.to_kv.weight.chunk(2)]
+    del peer.attn.to_kv.weight
+    peer.attn.to_kv.weight = torch.cat(kv)
+    norm, first, _, last = peer.ff
+    weights = {"norm.weight": peer.attn.norm.weight, "norm.bias": peer.attn.norm.bias, "attn.q_proj.weight": peer.attn.to_q.weight, "attn.k_proj.weight": kv[0],
+               "attn.v_proj.weight": kv[1], "attn.out_proj.weight": peer.attn.to_out.weight, "ff_norm.weight": norm.weight, "ff_norm.bias": norm.bias,
+               "linear1.weight": first.weight, "linear2.weight": last.weight, "attn_gate": peer.attn_gate, "ff_gate": peer.ff_gate}
+    inputs = leaves(x=(4, 5, dim), media=(4, 7, media_dim))
+    after = torch.zeros(4, 5, dtype=torch.bool)
+    after[:, 0] = True  # the one image comes before all words
+    out = peer(inputs["x"], inputs["media"].unsqueeze(1), media_locations=after)
+    compare(fovea_layer, {"layer": "gated_cross_attention", "dim": dim, "heads": heads, "media_dim": media_dim, "hidden": times * dim}, weights,
+            {**inputs, "mask": torch.ones(4, 7, dtype=torch.bool)}, {"out": out})
 
 
 @pytest.mark.parametrize("single_softmax", [False, True])

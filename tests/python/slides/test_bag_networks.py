@@ -186,6 +186,16 @@ def nystrom(x, w, name, heads, landmarks, iterations=6):
     return linear(out.transpose(0, 1).reshape(-1, width), w, name + "to_out.0")[-n:], matrix[:, -n:, -n:]
 
 
+@pytest.mark.parametrize("n", [32, 45])
+def test_the_formula_of_nystrom_attention_is_the_package_that_transmil_uses(n):
+    package = pytest.importorskip("nystrom_attention", reason="no nystrom-attention: run scripts/setup")
+    torch.manual_seed(6)
+    width, heads, landmarks = 24, 4, 8
+    peer = package.NystromAttention(dim=width, dim_head=width // heads, heads=heads, num_landmarks=landmarks).double().eval()
+    x, w = torch.randn(n, width, dtype=torch.float64), dict(peer.state_dict())
+    assert (nystrom(x, w, "", heads, landmarks)[0] - peer(x[None])[0, -n:]).abs().max() <= 1e-12
+
+
 def transmil_shapes(features, width, heads, classes):
     shapes = linear_shapes("_fc1.0", features, width) | linear_shapes("_fc2", width, classes)
     shapes |= {"cls_token": (1, 1, width), "norm.weight": (width,), "norm.bias": (width,)}
