@@ -40,6 +40,13 @@ class CsvReader {
       return true;
     }
   }
+  /// The first row that is not empty: the names of the columns. False when there is none.
+  bool names(std::vector<std::string>& row) {
+    while (next(row))
+      if (!is_empty(row)) return true;
+    return false;
+  }
+  static bool is_empty(const std::vector<std::string>& row) { return row.size() == 1 && row[0].empty(); }
   int64_t row_line() const { return row_line_; }
   [[noreturn]] void fail(int64_t line, const std::string& problem) const {
     throw IoError(path_, "line " + std::to_string(line) + ": " + problem);
@@ -97,17 +104,14 @@ CsvTable parse_csv(std::string_view text, const std::filesystem::path& path) {
   CsvTable table;
   table.path_ = path;
   std::vector<std::string> row;
-  const auto empty = [&] { return row.size() == 1 && row[0].empty(); };
-  do {
-    if (!reader.next(row)) throw IoError(path, "expected a line of column names, found nothing");
-  } while (empty());
+  if (!reader.names(row)) throw IoError(path, "expected a line of column names, found nothing");
   if (row.size() > kMaxColumns) throw IoError(path, "has " + std::to_string(row.size()) + " columns, expected at most " + std::to_string(kMaxColumns));
   table.columns_ = row;
   std::set<std::string> names;
   for (const std::string& name : row)
     if (!names.insert(name).second) reader.fail(reader.row_line(), "two columns are called '" + name + "'");
   while (reader.next(row)) {
-    if (empty() && table.columns_.size() > 1) continue;
+    if (CsvReader::is_empty(row) && table.columns_.size() > 1) continue;
     if (row.size() != table.columns_.size())
       reader.fail(reader.row_line(), "found " + std::to_string(row.size()) + " cells, expected " +
                                          std::to_string(table.columns_.size()) + " as in the first line");
@@ -128,8 +132,7 @@ std::vector<std::string> csv_columns(const std::filesystem::path& path) {
     file.read_at(0, std::as_writable_bytes(std::span(head)));
     CsvReader reader(head, path);
     std::vector<std::string> row;
-    while (reader.next(row))
-      if (row.size() > 1 || !row[0].empty()) return row;
+    if (reader.names(row)) return row;
   } catch (const IoError&) {  // told by whoever reads the table
   }
   return {};

@@ -77,7 +77,6 @@ TEST(GreensFunction, IsTheSameForTheSameSeed) {
   EXPECT_TRUE(torch::equal(a.kernel, b.kernel));
 }
 
-// Weights from the equation, none learned: the heat kernel of a circle and its slope, as waves of places.
 // Between two resonances, where a perceptron of the bare position stayed at 0.77.
 TEST(PositionAttention, FindsAKernelThatOscillates) {
   OperatorOptions options;
@@ -85,6 +84,7 @@ TEST(PositionAttention, FindsAKernelThatOscillates) {
   EXPECT_GE(learn_green(OperatorNetwork::kPosition, options, 0).filtered, 0.99);
 }
 
+// Weights from the equation, none learned: the heat kernel of a circle and its slope, as waves of places.
 TEST(PrimitiveAttention, HoldsTheSolutionOfColeAndHopf) {
   const data::BurgersOptions burgers;
   const double nu = burgers.viscosity, t = burgers.until;

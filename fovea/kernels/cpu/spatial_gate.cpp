@@ -110,9 +110,9 @@ HWY_INLINE hn::Vec<Four> Join(const Op& op, Vector a, Vector b, Vector c, Vector
   return Fold(op, f, all);
 }
 
-// Largest and mean of C channels of kVoxels rows. Max: Larger, or the processor's own, which may lose a NaN.
-template <class Max>
-HWY_INLINE void PoolVoxels(const Max& max, const float* const (&row)[kVoxels], int64_t C, float share,
+// Largest and mean of C channels of kVoxels rows. Op: Larger, or Max, which may lose a NaN.
+template <class Op>
+HWY_INLINE void PoolVoxels(const Op& larger, const float* const (&row)[kVoxels], int64_t C, float share,
                            float* HWY_RESTRICT largest, float* HWY_RESTRICT mean) {
   const Floats d;
   const int64_t whole = C / L * L, rest = C - whole;
@@ -122,17 +122,17 @@ HWY_INLINE void PoolVoxels(const Max& max, const float* const (&row)[kVoxels], i
   for (int64_t c = 0; c < whole; c += L) {
     FOVEA_EACH (i, kVoxels) {
       const Vector value = hn::LoadU(d, row[i] + c);
-      high[i] = max(value, high[i]), sum[i] = hn::Add(sum[i], value);
+      high[i] = larger(value, high[i]), sum[i] = hn::Add(sum[i], value);
     }
   }
   if (rest) {
     const auto inside = hn::FirstN(d, static_cast<size_t>(rest));
     FOVEA_EACH (i, kVoxels) {
       const Vector value = LoadSome(row[i] + whole, rest);
-      high[i] = max(hn::IfThenElse(inside, value, least), high[i]), sum[i] = hn::Add(sum[i], value);
+      high[i] = larger(hn::IfThenElse(inside, value, least), high[i]), sum[i] = hn::Add(sum[i], value);
     }
   }
-  hn::StoreU(Join(max, high[0], high[1], high[2], high[3]), Four(), largest);
+  hn::StoreU(Join(larger, high[0], high[1], high[2], high[3]), Four(), largest);
   hn::StoreU(hn::Mul(Join(Sum(), sum[0], sum[1], sum[2], sum[3]), hn::Set(Four(), share)), Four(), mean);
 }
 

@@ -13,9 +13,13 @@ def loaded(path):
     return module
 
 
-def file_of(package, path):
-    """A file of an installed package; the test is skipped where that is not there."""
+def folder_of(package):
+    """Of an installed package; the test is skipped where that is not there, and only then: one that does not import fails."""
     found = importlib.util.find_spec(package)
     if found is None:
         pytest.skip(f"no {package}: run scripts/setup")
-    return loaded(pathlib.Path(found.origin).parent / path)
+    return pathlib.Path(found.origin).parent
+
+
+def file_of(package, path):
+    return loaded(folder_of(package) / path)
